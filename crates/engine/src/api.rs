@@ -1,0 +1,67 @@
+//! What goes into the engine and what comes out, besides bytes.
+
+use std::net::SocketAddr;
+
+use crate::config::{BackendId, ListenerId};
+use crate::event::Event;
+use crate::ids::{SessionId, UpstreamId};
+use crate::session::HandOff;
+
+/// One socket, as the engine names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Link {
+    /// A client's connection.
+    Session(SessionId),
+    /// A connection to a broker.
+    Upstream(UpstreamId),
+}
+
+/// Who connected, and where.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The client's address.
+    pub address: SocketAddr,
+    /// The listener that accepted it.
+    pub listener: ListenerId,
+}
+
+/// Why a socket is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// The peer closed it, or the engine asked for it and what waited was written.
+    Closed,
+    /// It could not be connected, or broke; the text is for people.
+    Failed(String),
+}
+
+/// What the engine wants done. The caller takes commands after every call until there is none left.
+#[derive(Debug)]
+pub enum Command {
+    /// Connect to this backend; answer with `upstream_connected` or `gone`.
+    Connect {
+        /// The new link's name.
+        upstream: UpstreamId,
+        /// Where to.
+        backend: BackendId,
+    },
+    /// There is something to write: write until the outbox is empty or the socket is full, then `wrote`.
+    Flush(Link),
+    /// A link that `may_read` had held back may be read again.
+    Read(Link),
+    /// Write what waits (it will not become more), end the socket, then `gone`.
+    Close(Link),
+    /// End the socket at once, then `gone`.
+    Abort(Link),
+    /// The session belongs to another worker. This engine has forgotten it; its socket and unread bytes go with it
+    /// (octets not yet written are inside).
+    HandOff {
+        /// The name it had here.
+        session: SessionId,
+        /// The worker's number.
+        worker: usize,
+        /// What the other engine needs to know.
+        hand_off: Box<HandOff>,
+    },
+    /// Something worth a log line or a count.
+    Event(Event),
+}
