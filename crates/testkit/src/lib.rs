@@ -1,1 +1,35 @@
-//! Skeleton.
+//! What the tests start: RabbitMQ nodes, Warren, clients.
+//!
+//! - [`rabbit`]: a RabbitMQ node of our own, its counters, its faults. [`rabbit::shared`] is the one that most tests
+//!   use together, [`rabbit::exclusive`] the one for tests that count, stop or kill.
+//! - [`warren`]: the proxy under test, as a process.
+//! - [`peer`]: an AMQP client made of frames, which can do what no decent client does.
+//! - [`clients`]: the real clients in other languages, with the job they all do.
+//! - [`both_ways`]: the same test against the broker and through Warren.
+//!
+//! Nothing is skipped in silence: a test that needs a program that is not installed fails and names `make deps`.
+//! All methods panic when something does not go as the test wants it: in a test, that is the error report.
+
+pub mod clients;
+pub mod peer;
+mod ports;
+pub mod rabbit;
+mod reaper;
+pub mod warren;
+mod ways;
+
+pub use peer::{Handshake, Peer};
+pub use rabbit::Rabbit;
+pub use warren::Warren;
+pub use ways::{Through, Way, both_ways, both_ways_with, eventually, unique};
+
+use std::path::PathBuf;
+
+/// The folder of the whole project, where `.deps` and `tests/clients` are.
+pub fn project_folder() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors()
+        .nth(2)
+        .expect("the crate lies in crates/testkit of the project")
+        .to_path_buf()
+}

@@ -1,0 +1,7 @@
+//! Warren between real clients and a real RabbitMQ.
+//!
+//! One test program, because it starts its nodes once: [`warren_testkit::rabbit::shared`] for tests that keep to their
+//! own virtual host, [`warren_testkit::rabbit::exclusive`] for those that count, stop or kill. Most tests run both ways:
+//! what is asserted through Warren has been seen without it a moment before.
+
+mod kit;
