@@ -1,0 +1,308 @@
+//! What waits to be written to one socket.
+//!
+//! An outbox is a list of segments: octets that were copied in, and runs kept by reference. Small runs are
+//! better copied (they leave in one piece and pin nothing); whoever pushes decides. An outbox that is empty
+//! owns no heap memory: idle sessions have one each.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::IoSlice;
+
+use crate::buf::{BLOCK_SIZE, Pool, Slice};
+
+/// Free capacity that an encoder finds in [`Outbox::write_with`]: almost every method frame fits.
+const ENCODE_ROOM: usize = 512;
+
+/// Owned segments up to this size are copied when they move to another outbox: the copy costs less than one
+/// more entry in a `writev` and one more vector to give back.
+const MOVE_BY_COPY: usize = 4096;
+
+/// Octets waiting for one socket, in order.
+pub struct Outbox {
+    pool: Pool,
+    /// None of them is empty.
+    segments: VecDeque<Segment>,
+    len: usize,
+    pinned: usize,
+}
+
+enum Segment {
+    Owned {
+        bytes: Vec<u8>,
+        read: usize,
+    },
+    /// `counted`: the block is part of `Outbox::pinned` on behalf of this segment. Slices of one block come
+    /// close together; only the first of them that still waits is counted.
+    Ref {
+        slice: Slice,
+        counted: bool,
+    },
+}
+
+impl Segment {
+    #[inline]
+    fn unread(&self) -> &[u8] {
+        match self {
+            Segment::Owned { bytes, read } => &bytes[*read..],
+            Segment::Ref { slice, .. } => slice,
+        }
+    }
+}
+
+/// How far a reference looks back (and, when it is done, forward) for another one into the same block: past
+/// one copied run between the two.
+const NEIGHBOURS: usize = 2;
+
+impl Outbox {
+    /// An empty outbox that takes its vectors from `pool` and gives them back there.
+    pub fn new(pool: &Pool) -> Outbox {
+        Outbox {
+            pool: pool.clone(),
+            segments: VecDeque::new(),
+            len: 0,
+            pinned: 0,
+        }
+    }
+
+    /// Octets waiting.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Memory held: capacity of what was copied, and blocks that references pin, counted whole. A block that
+    /// references far apart look at may be counted more than once, never less.
+    #[inline]
+    pub fn pinned(&self) -> usize {
+        self.pinned
+    }
+
+    /// Appends a copy of `bytes`.
+    #[inline]
+    pub fn push_copy(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.write_sized(bytes.len(), |tail| tail.extend_from_slice(bytes));
+        }
+    }
+
+    /// Appends `slice` without copying it.
+    pub fn push_ref(&mut self, slice: Slice) {
+        if slice.is_empty() {
+            return;
+        }
+        self.len += slice.len();
+        if let Some(Segment::Ref { slice: last, .. }) = self.segments.back_mut()
+            && last.join(&slice)
+        {
+            return;
+        }
+        let neighbour = self
+            .segments
+            .iter()
+            .rev()
+            .take(NEIGHBOURS)
+            .find_map(|segment| match segment {
+                Segment::Ref { slice, .. } => Some(slice),
+                Segment::Owned { .. } => None,
+            });
+        let counted = !neighbour.is_some_and(|earlier| earlier.same_block(&slice));
+        if counted {
+            self.pinned += slice.pinned();
+        }
+        self.segments.push_back(Segment::Ref { slice, counted });
+    }
+
+    /// Lets `write` append to the end: for encoders of methods. What the vector holds already must stay as it
+    /// is.
+    #[inline]
+    pub fn write_with<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        self.write_sized(ENCODE_ROOM, write)
+    }
+
+    /// As [`Outbox::write_with`], with capacity for `want` octets. Writing more is allowed, but may leave a
+    /// vector that is too large to be used again.
+    pub fn write_sized<R>(&mut self, want: usize, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let (pool, pinned) = (&self.pool, &mut self.pinned);
+        // Written so that the tail is looked up once: this is on the way of every small message.
+        let mut tail = match self.segments.pop_back() {
+            Some(Segment::Owned { bytes, read }) if bytes.len() + want <= BLOCK_SIZE => {
+                *pinned -= bytes.capacity();
+                (bytes, read)
+            }
+            Some(other) => {
+                self.segments.push_back(other);
+                (new_tail(pool, want), 0)
+            }
+            None => (new_tail(pool, want), 0),
+        };
+        reserve(&mut tail.0, want);
+        let before = tail.0.len();
+        let result = write(&mut tail.0);
+        assert!(
+            tail.0.len() >= before,
+            "an encoder cut off octets that were waiting"
+        );
+        self.len += tail.0.len() - before;
+        if tail.0.len() == tail.1 {
+            pool.give_vec(tail.0);
+        } else {
+            *pinned += tail.0.capacity();
+            self.segments.push_back(Segment::Owned {
+                bytes: tail.0,
+                read: tail.1,
+            });
+        }
+        result
+    }
+
+    /// The segments from the first on, for a `writev`, as many as fit into `out`. Returns how many.
+    pub fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (place, segment) in out.iter_mut().zip(&self.segments) {
+            *place = IoSlice::new(segment.unread());
+            count += 1;
+        }
+        count
+    }
+
+    /// The octets that can be written with one plain write; empty when nothing waits.
+    #[inline]
+    pub fn first(&self) -> &[u8] {
+        self.segments.front().map_or(&[], Segment::unread)
+    }
+
+    /// Says that the first `n` octets were written.
+    ///
+    /// # Panics
+    /// When fewer were waiting.
+    pub fn advance(&mut self, n: usize) {
+        assert!(n <= self.len, "more octets written than were waiting");
+        self.len -= n;
+        let mut left = n;
+        while let Some(front) = self.segments.front_mut() {
+            let size = front.unread().len();
+            if left < size {
+                match front {
+                    Segment::Owned { read, .. } => *read += left,
+                    Segment::Ref { slice, .. } => slice.advance(left),
+                }
+                return;
+            }
+            left -= size;
+            self.drop_front();
+        }
+        // Nothing waits any more. The list is small unless the socket was slow; idle sessions keep none.
+        self.segments = VecDeque::new();
+    }
+
+    /// Takes the first segment off the list and out of `pinned`; `len` is the caller's business.
+    fn drop_front(&mut self) {
+        match self.segments.pop_front() {
+            Some(Segment::Owned { bytes, .. }) => {
+                self.pinned -= bytes.capacity();
+                self.pool.give_vec(bytes);
+            }
+            Some(Segment::Ref { slice, .. }) => self.unpin(&slice),
+            None => {}
+        }
+    }
+
+    /// Stops counting the block of the reference that was first, unless the next one looks at it too. The one
+    /// that was first is always a counted one: it inherits the count here.
+    fn unpin(&mut self, done: &Slice) {
+        for segment in self.segments.iter_mut().take(NEIGHBOURS) {
+            if let Segment::Ref { slice, counted } = segment {
+                if !*counted && slice.same_block(done) {
+                    *counted = true;
+                    return;
+                }
+                break;
+            }
+        }
+        self.pinned -= done.pinned();
+    }
+
+    /// Drops everything that waits.
+    pub fn clear(&mut self) {
+        self.advance(self.len);
+    }
+
+    /// Takes everything out, in one piece: for hand-off to another worker, and for simulation.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.len);
+        for segment in &self.segments {
+            all.extend_from_slice(segment.unread());
+        }
+        self.clear();
+        all
+    }
+
+    /// Appends everything to `other`, large segments without copying them, and leaves this one empty.
+    pub fn move_into(&mut self, other: &mut Outbox) {
+        if other.is_empty() {
+            std::mem::swap(&mut self.segments, &mut other.segments);
+            other.len = std::mem::take(&mut self.len);
+            other.pinned = std::mem::take(&mut self.pinned);
+            return;
+        }
+        for segment in std::mem::take(&mut self.segments) {
+            match segment {
+                Segment::Ref { slice, .. } => other.push_ref(slice),
+                Segment::Owned { bytes, read } if bytes.len() - read <= MOVE_BY_COPY => {
+                    other.push_copy(&bytes[read..]);
+                    self.pool.give_vec(bytes);
+                }
+                Segment::Owned { bytes, read } => {
+                    other.len += bytes.len() - read;
+                    other.pinned += bytes.capacity();
+                    other.segments.push_back(Segment::Owned { bytes, read });
+                }
+            }
+        }
+        self.len = 0;
+        self.pinned = 0;
+    }
+}
+
+/// An empty vector for the end of the list. A spare one is not spent on a run that outgrows what is pooled.
+fn new_tail(pool: &Pool, want: usize) -> Vec<u8> {
+    if want > BLOCK_SIZE {
+        Vec::new()
+    } else {
+        pool.take_vec()
+    }
+}
+
+/// Grows by powers of two up to [`BLOCK_SIZE`], so that the vector stays of a size that is pooled (doubling
+/// from an odd size would overshoot it).
+#[inline]
+fn reserve(tail: &mut Vec<u8>, want: usize) {
+    let need = tail.len() + want;
+    if need > tail.capacity() {
+        let capacity = if need <= BLOCK_SIZE {
+            need.next_power_of_two()
+        } else {
+            need
+        };
+        tail.reserve_exact(capacity - tail.len());
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("len", &self.len)
+            .field("pinned", &self.pinned)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;
