@@ -1,0 +1,82 @@
+//! Making a TCP connection to a broker: the name is resolved anew each time, and its addresses are tried in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+
+/// Connects to `host`, within `limit` altogether. The error is a text for people: it says what was tried, and what
+/// the system said of each.
+pub(crate) async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
+    let deadline = Instant::now() + limit;
+    let addresses: Vec<SocketAddr> = match timeout_at(deadline, lookup_host((host, port))).await {
+        Ok(Ok(found)) => found.collect(),
+        Ok(Err(error)) => return Err(format!("the name {host} cannot be resolved: {error}")),
+        Err(_) => return Err(format!("the name {host} was not resolved within {limit:?}")),
+    };
+    let mut failures = Vec::new();
+    for (i, address) in addresses.iter().enumerate() {
+        // An address that does not answer leaves its share of the time to those after it.
+        let now = Instant::now();
+        let left = u32::try_from(addresses.len() - i).unwrap_or(u32::MAX);
+        let share = now + deadline.saturating_duration_since(now) / left;
+        match timeout_at(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) if !is_own_end(&stream) => return Ok(stream),
+            Ok(Ok(_)) => failures.push(format!(
+                "{address}: {}",
+                io::Error::from(io::ErrorKind::ConnectionRefused)
+            )),
+            Ok(Err(error)) => failures.push(format!("{address}: {error}")),
+            Err(_) => failures.push(format!("{address}: no answer within {:?}", share - now)),
+        }
+    }
+    match failures.is_empty() {
+        true => Err(format!("the name {host} has no address")),
+        false => Err(format!("cannot connect to {}", failures.join(", "))),
+    }
+}
+
+/// On one machine, a connect to a port that nobody listens on can meet itself: the system picks that very port for
+/// our end, and TCP's simultaneous open succeeds. That is no broker.
+fn is_own_end(stream: &TcpStream) -> bool {
+    matches!((stream.local_addr(), stream.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime")
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_are_tried() {
+        // localhost usually has two addresses; the listener has one of them.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let port = listener.local_addr().expect("bound").port();
+        let stream = runtime()
+            .block_on(tcp("localhost", port, Duration::from_secs(2)))
+            .expect("listening");
+        assert_eq!(stream.peer_addr().expect("connected").port(), port);
+    }
+
+    #[test]
+    fn a_failure_names_address_and_error() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let port = free.local_addr().expect("bound").port();
+        drop(free);
+        let text = runtime()
+            .block_on(tcp("127.0.0.1", port, Duration::from_secs(2)))
+            .expect_err("nobody listens");
+        assert!(
+            text.contains(&format!("127.0.0.1:{port}: ")) && text.contains("os error"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! HTTP for machines: `/metrics` and `/healthz`.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::metrics::{self, CONTENT_TYPE, Counts};
+
+/// Serves on each of the sockets, in tasks of the present runtime.
+pub(super) fn start(listeners: Vec<TcpListener>, counts: &Arc<Counts>) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/healthz", get(healthy))
+        .with_state(Arc::clone(counts));
+    for listener in listeners {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let server = axum::serve(listener, router.clone());
+        tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!("HTTP is not served any more: {error}");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The process lives and its control thread answers. (It says nothing about brokers.)
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+async fn show_metrics(State(counts): State<Arc<Counts>>) -> Response {
+    match metrics::text(counts.total().await) {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

@@ -1,0 +1,113 @@
+//! The one place that knows what a connection is made of. Today TCP; TLS will be another arm here and nowhere else.
+//!
+//! Reading and writing never wait: a task asks whether a socket is ready ([`Socket::poll_read_ready`]), but
+//! anyone on the worker's thread may try to write.
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// A connected socket, registered with this worker's runtime.
+pub(crate) enum Socket {
+    /// Bytes as they are.
+    Plain(TcpStream),
+}
+
+/// A connected socket between two workers, registered with neither.
+pub(crate) enum Parcel {
+    /// See [`Socket::Plain`].
+    Plain(std::net::TcpStream),
+}
+
+impl Socket {
+    /// A plain connection. Small frames leave at once: whoever writes here has already put together what
+    /// belongs together.
+    pub(crate) fn plain(stream: TcpStream) -> Socket {
+        // Fails only when the peer is gone already; the first read will say so.
+        let _ = stream.set_nodelay(true);
+        Socket::Plain(stream)
+    }
+
+    /// Ready when reading is worth a try. Wakes one task only: the connection's own.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Socket::Plain(stream) => stream.poll_read_ready(cx).map(|_| ()),
+        }
+    }
+
+    /// Ready when writing is worth a try. Wakes one task only: the connection's own.
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Socket::Plain(stream) => stream.poll_write_ready(cx).map(|_| ()),
+        }
+    }
+
+    /// Reads what is there; 0 is the end. Costs no system call when the socket is known to be empty.
+    pub(crate) fn try_read(&self, space: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Plain(stream) => {
+                let n = stream.try_read(space)?;
+                if n > 0 && n < space.len() {
+                    forget_ready(stream, Interest::READABLE);
+                }
+                Ok(n)
+            }
+        }
+    }
+
+    /// Writes what fits. Costs no system call when the socket is known to be full.
+    pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Plain(stream) => {
+                let (n, total) = match slices {
+                    [one] => (stream.try_write(one)?, one.len()),
+                    many => (
+                        stream.try_write_vectored(many)?,
+                        many.iter().map(|s| s.len()).sum(),
+                    ),
+                };
+                if n < total {
+                    forget_ready(stream, Interest::WRITABLE);
+                }
+                Ok(n)
+            }
+        }
+    }
+
+    /// Says that nothing more will be written. What was written before still arrives.
+    pub(crate) fn shutdown_write(&self) {
+        match self {
+            Socket::Plain(stream) => {
+                // Fails when the peer is gone: nothing to tell it then.
+                let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+            }
+        }
+    }
+
+    /// Takes the socket out of this worker's runtime, to be sent to another worker.
+    pub(crate) fn into_parcel(self) -> io::Result<Parcel> {
+        match self {
+            Socket::Plain(stream) => stream.into_std().map(Parcel::Plain),
+        }
+    }
+}
+
+impl Parcel {
+    /// Registers the socket with the runtime of the calling thread.
+    pub(crate) fn into_socket(self) -> io::Result<Socket> {
+        match self {
+            Parcel::Plain(stream) => TcpStream::from_std(stream).map(Socket::Plain),
+        }
+    }
+}
+
+/// A read or write that did not use up what it was given has emptied (filled) the socket: the next try would only
+/// hear `EAGAIN`. Readiness comes back with the next edge, because readiness is edge-triggered; what is final (the
+/// peer's end of file, an error) is never forgotten. Saves one system call per wake-up.
+fn forget_ready(stream: &TcpStream, interest: Interest) {
+    let _ = stream.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+}
