@@ -12,6 +12,7 @@ pub mod connection;
 pub mod exchange;
 mod ids;
 pub mod queue;
+mod strings;
 pub mod tx;
 
 use std::fmt;
@@ -208,7 +209,9 @@ impl<'a> Method<'a> {
     /// Reads the payload of a method frame, to its last octet.
     ///
     /// # Errors
-    /// See [`MethodError`]. Brokers answer none of them politely: RabbitMQ drops the connection (BROKER-FACTS).
+    /// See [`MethodError`]. RabbitMQ drops the connection without a frame for an unknown method and for a malformed
+    /// table (BROKER-FACTS); fields that end early or leave octets over are answered with connection.close 501
+    /// "FRAME_ERROR - cannot decode <<...>>" (seen on 3.10).
     pub fn parse(payload: &'a [u8]) -> Result<Method<'a>, MethodError> {
         let id = method_id(payload).ok_or(MethodError::Truncated)?;
         let mut r = Reader::new(&payload[4..]);

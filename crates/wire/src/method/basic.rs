@@ -1,9 +1,13 @@
 //! Class basic (60): publishing, consuming and acknowledging. The only class with content.
 
+mod hot;
+
 use super::{Method, MethodId, id};
 use crate::read::Reader;
 use crate::table::Table;
 use crate::write;
+
+pub use hot::delivery_tag_at;
 
 /// `basic.qos`.
 pub const QOS: MethodId = id(60, 10);
