@@ -4,4 +4,6 @@
 //! own virtual host, [`warren_testkit::rabbit::exclusive`] for those that count, stop or kill. Most tests run both ways:
 //! what is asserted through Warren has been seen without it a moment before.
 
+mod clients;
 mod kit;
+mod lapin_client;

