@@ -1,0 +1,152 @@
+//! Publisher confirms.
+
+use std::collections::VecDeque;
+
+use warren_wire::Method;
+use warren_wire::method::{basic, confirm};
+
+use crate::call::Call;
+use crate::channel::Mode;
+use crate::fault::{Fault, Outcome};
+use crate::options::ConfirmStyle;
+use crate::rng::Rng;
+
+/// Pumps in a row that [`ConfirmStyle::Mixed`] may hold confirms back, so that they come in the end.
+const MOST_DELAYS: u8 = 3;
+
+/// Confirms of one channel.
+#[derive(Debug)]
+pub(crate) struct Confirms {
+    /// Number of the next publish; counts from `confirm.select`.
+    next: u64,
+    /// Accepted and not yet confirmed, in order.
+    accepted: VecDeque<u64>,
+    /// Refused by a full queue and not yet told.
+    refused: VecDeque<u64>,
+    delays: u8,
+}
+
+impl Confirms {
+    pub(crate) fn new() -> Self {
+        Confirms {
+            next: 1,
+            accepted: VecDeque::new(),
+            refused: VecDeque::new(),
+            delays: 0,
+        }
+    }
+
+    /// Counts a publish; what becomes of it is told at a later pump.
+    pub(crate) fn record(&mut self, accepted: bool) {
+        let list = if accepted {
+            &mut self.accepted
+        } else {
+            &mut self.refused
+        };
+        list.push_back(self.next);
+        self.next += 1;
+    }
+
+    pub(crate) fn is_due(&self) -> bool {
+        !self.accepted.is_empty() || !self.refused.is_empty()
+    }
+
+    pub(crate) fn outstanding(&self) -> usize {
+        self.accepted.len() + self.refused.len()
+    }
+
+    /// Writes what the style wants told now.
+    pub(crate) fn flush(&mut self, style: ConfirmStyle, rng: &mut Rng, channel: u16, out: &mut Vec<u8>) {
+        match style {
+            ConfirmStyle::Coalesced => self.flush_coalesced(channel, out),
+            ConfirmStyle::Single => self.flush_singly(channel, out),
+            ConfirmStyle::Mixed => self.flush_mixed(rng, channel, out),
+        }
+    }
+
+    fn flush_coalesced(&mut self, channel: u16, out: &mut Vec<u8>) {
+        // `multiple` must not cover a refused one.
+        let cutoff = self.refused.front().copied().unwrap_or(u64::MAX);
+        let covered = self.accepted.partition_point(|&number| number < cutoff);
+        if self.accepted.len() > 1 && covered > 0 {
+            let last = self.accepted[covered - 1];
+            self.accepted.drain(..covered);
+            write_ack(last, true, channel, out);
+        }
+        self.flush_singly(channel, out);
+    }
+
+    fn flush_singly(&mut self, channel: u16, out: &mut Vec<u8>) {
+        for number in self.accepted.drain(..) {
+            write_ack(number, false, channel, out);
+        }
+        self.flush_refused(channel, out);
+    }
+
+    fn flush_refused(&mut self, channel: u16, out: &mut Vec<u8>) {
+        for number in self.refused.drain(..) {
+            let nack = basic::Nack {
+                delivery_tag: number,
+                multiple: false,
+                requeue: false,
+            };
+            Method::BasicNack(nack).write(channel, out);
+        }
+    }
+
+    fn flush_mixed(&mut self, rng: &mut Rng, channel: u16, out: &mut Vec<u8>) {
+        let coin = rng.below(6);
+        if coin == 0 && self.delays < MOST_DELAYS {
+            self.delays += 1;
+            return;
+        }
+        self.delays = 0;
+        match coin {
+            1 => self.flush_singly(channel, out),
+            2 => self.flush_one(rng, channel, out),
+            3 if self.refused.is_empty() && !self.accepted.is_empty() => {
+                let last = rng.below(self.accepted.len());
+                let number = self.accepted[last];
+                self.accepted.drain(..=last);
+                write_ack(number, true, channel, out);
+            }
+            4 => {
+                // Out of order, down to the last.
+                while !self.accepted.is_empty() {
+                    self.flush_one(rng, channel, out);
+                }
+                self.flush_refused(channel, out);
+            }
+            _ => self.flush_coalesced(channel, out),
+        }
+    }
+
+    /// Any one of those accepted; the refused when there is none.
+    fn flush_one(&mut self, rng: &mut Rng, channel: u16, out: &mut Vec<u8>) {
+        match self.accepted.remove(rng.below(self.accepted.len())) {
+            Some(number) => write_ack(number, false, channel, out),
+            None => self.flush_refused(channel, out),
+        }
+    }
+}
+
+fn write_ack(number: u64, multiple: bool, channel: u16, out: &mut Vec<u8>) {
+    let ack = basic::Ack {
+        delivery_tag: number,
+        multiple,
+    };
+    Method::BasicAck(ack).write(channel, out);
+}
+
+impl Call<'_> {
+    pub(crate) fn confirm_select(&mut self, m: confirm::Select) -> Outcome {
+        let channel = self.channel();
+        match channel.mode {
+            Mode::Tx(_) => return Err(Fault::precondition("cannot switch from tx to confirm mode")),
+            Mode::Plain => channel.mode = Mode::Confirm(Confirms::new()),
+            Mode::Confirm(_) => {} // a second select does not begin the numbers again
+        }
+        self.reply_unless(m.no_wait, Method::ConfirmSelectOk);
+        Ok(())
+    }
+}
