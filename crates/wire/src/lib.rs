@@ -14,6 +14,8 @@
 
 pub mod content;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzz_entry;
 pub mod method;
 mod read;
 pub mod reply;

@@ -1,0 +1,4 @@
+//! See `warren_wire::fuzz_entry::frames`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| warren_wire::fuzz_entry::frames(data));
