@@ -69,7 +69,7 @@ fn an_unshared_block_is_used_on() {
         input.consume(990);
         input.consume(10);
     }
-    input.extend(&pattern(BLOCK_SIZE));
+    assert_eq!(input.space(1).len(), BLOCK_SIZE);
     assert_eq!(pool.in_use() + pool.idle(), BLOCK_SIZE);
 }
 
@@ -181,6 +181,9 @@ fn slices_join_where_they_adjoin() {
     first.advance(2);
     assert_eq!((&*first, &*first.slice(1..2)), (&b"cde"[..], &b"d"[..]));
     assert!(!first.same_block(&Slice::from_vec(vec![1])));
+    // Places that adjoin in different blocks do not.
+    let (mut here, there) = (Slice::from_vec(b"ab".to_vec()), Slice::from_vec(b"abcd".to_vec()));
+    assert!(!here.join(&there.slice(2..4)));
     let empty = Input::new(&pool).slice(0..0);
     assert!(empty.is_empty());
 }

@@ -128,37 +128,56 @@ impl Outbox {
     /// As [`Outbox::write_with`], with capacity for `want` octets. Writing more is allowed, but may leave a
     /// vector that is too large to be used again.
     pub fn write_sized<R>(&mut self, want: usize, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        let (pool, pinned) = (&self.pool, &mut self.pinned);
-        // Written so that the tail is looked up once: this is on the way of every small message.
-        let mut tail = match self.segments.pop_back() {
-            Some(Segment::Owned { bytes, read }) if bytes.len() + want <= BLOCK_SIZE => {
-                *pinned -= bytes.capacity();
-                (bytes, read)
-            }
-            Some(other) => {
-                self.segments.push_back(other);
-                (new_tail(pool, want), 0)
-            }
-            None => (new_tail(pool, want), 0),
+        self.open_tail(want);
+        let Some(Segment::Owned { bytes, read }) = self.segments.back_mut() else {
+            unreachable!("open_tail leaves an owned segment at the end");
         };
-        reserve(&mut tail.0, want);
-        let before = tail.0.len();
-        let result = write(&mut tail.0);
-        assert!(
-            tail.0.len() >= before,
-            "an encoder cut off octets that were waiting"
-        );
-        self.len += tail.0.len() - before;
-        if tail.0.len() == tail.1 {
-            pool.give_vec(tail.0);
-        } else {
-            *pinned += tail.0.capacity();
-            self.segments.push_back(Segment::Owned {
-                bytes: tail.0,
-                read: tail.1,
-            });
+        let (len, capacity) = (bytes.len(), bytes.capacity());
+        let result = write(bytes);
+        assert!(bytes.len() >= len, "an encoder cut off octets that were waiting");
+        self.len += bytes.len() - len;
+        self.pinned = self.pinned - capacity + bytes.capacity();
+        if bytes.len() == *read {
+            self.drop_back();
         }
         result
+    }
+
+    /// Makes the last segment an owned one with capacity for `want` more octets: the one that is there, or a
+    /// new one when that has the size of a block. A spare vector is not spent on a run that outgrows it.
+    #[inline]
+    fn open_tail(&mut self, want: usize) {
+        if let Some(Segment::Owned { bytes, .. }) = self.segments.back_mut() {
+            if bytes.capacity() - bytes.len() >= want {
+                return;
+            }
+            if bytes.len() + want <= BLOCK_SIZE {
+                let before = bytes.capacity();
+                reserve(bytes, want);
+                self.pinned += bytes.capacity() - before;
+                return;
+            }
+        }
+        let mut bytes = if want > BLOCK_SIZE {
+            Vec::new()
+        } else {
+            self.pool.take_vec()
+        };
+        reserve(&mut bytes, want);
+        self.pinned += bytes.capacity();
+        self.segments.push_back(Segment::Owned { bytes, read: 0 });
+    }
+
+    /// Takes back a tail that was opened and not used.
+    #[cold]
+    fn drop_back(&mut self) {
+        if let Some(Segment::Owned { bytes, .. }) = self.segments.pop_back() {
+            self.pinned -= bytes.capacity();
+            self.pool.give_vec(bytes);
+        }
+        if self.segments.is_empty() {
+            self.segments = VecDeque::new();
+        }
     }
 
     /// The segments from the first on, for a `writev`, as many as fit into `out`. Returns how many.
@@ -270,18 +289,8 @@ impl Outbox {
     }
 }
 
-/// An empty vector for the end of the list. A spare one is not spent on a run that outgrows what is pooled.
-fn new_tail(pool: &Pool, want: usize) -> Vec<u8> {
-    if want > BLOCK_SIZE {
-        Vec::new()
-    } else {
-        pool.take_vec()
-    }
-}
-
 /// Grows by powers of two up to [`BLOCK_SIZE`], so that the vector stays of a size that is pooled (doubling
 /// from an odd size would overshoot it).
-#[inline]
 fn reserve(tail: &mut Vec<u8>, want: usize) {
     let need = tail.len() + want;
     if need > tail.capacity() {

@@ -95,6 +95,18 @@ fn a_tail_ends_at_the_size_of_a_block() {
 }
 
 #[test]
+fn a_tail_does_not_grow_with_every_push() {
+    let mut outbox = Outbox::new(&Pool::new());
+    let mut growths = 0;
+    for _ in 0..BLOCK_SIZE / 10 {
+        let pinned = outbox.pinned();
+        outbox.push_copy(&[7; 10]);
+        growths += usize::from(outbox.pinned() != pinned);
+    }
+    assert!(growths <= 16, "{growths} growths");
+}
+
+#[test]
 fn a_copy_larger_than_a_block_is_one_segment_of_its_size() {
     let pool = Pool::new();
     let mut outbox = Outbox::new(&pool);

@@ -85,6 +85,24 @@ fn one_tag_left_behind_does_not_grow_the_set() {
 }
 
 #[test]
+fn words_between_tags_left_behind_are_dropped() {
+    let mut set = TagSet::default();
+    set.push(true);
+    for _ in 0..200 {
+        set.push(true);
+    }
+    // A window that moves on: its words run empty in the middle of the list.
+    for _ in 0..100_000 {
+        let tag = set.push(true);
+        assert!(set.settle(tag - 200));
+        assert!(!set.contains(tag - 200) && set.contains(tag - 199));
+    }
+    set.check();
+    assert!(set.memory() <= 2 * KEEP * size_of::<Word>(), "{}", set.memory());
+    assert_eq!((set.lowest(), set.len()), (Some(1), 201));
+}
+
+#[test]
 fn settled_in_reverse_order() {
     let mut set = TagSet::default();
     for _ in 0..10_000 {

@@ -86,6 +86,9 @@ fn a_clock_that_goes_back_fires_nothing() {
     let mut wheel = Wheel::new(Time(5_000));
     wheel.schedule(Time(5_100), 1);
     assert_eq!(fire(&mut wheel, 0), []);
+    // The wheel did not follow: this has been due for long.
+    wheel.schedule(Time(100), 2);
+    assert_eq!(fire(&mut wheel, 0), [2]);
     assert_eq!(fire(&mut wheel, 5_100), [1]);
 }
 
@@ -116,6 +119,8 @@ fn memory_is_used_again_and_given_back() {
     assert_eq!(fire(&mut wheel, 300_000).len(), 100_000);
     assert_eq!(wheel.nodes.capacity(), 0);
     assert!(wheel.firing.capacity() <= KEEP);
+    wheel.schedule(Time(300_100), 1);
+    assert_eq!(fire(&mut wheel, 300_100), [1]);
 }
 
 #[derive(Clone, Debug)]
