@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 
-use super::Worker;
+use super::{Worker, survive};
 
 /// First pause after an error that is not the client's, such as too many open files. Doubled each time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
@@ -22,7 +22,7 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, address)) => {
                 pause = SHORTEST_PAUSE;
-                worker.accepted(stream, address);
+                survive("a new client", || worker.accepted(stream, address));
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {

@@ -6,7 +6,6 @@
 //!
 //! A turn is bounded: afterwards the other tasks of the worker have theirs.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use warren_engine::Gone;
@@ -16,6 +15,7 @@ use super::Worker;
 use super::closing;
 use super::links::{Conn, Wanted, Writing};
 use super::mailbox::{Adoption, Message};
+use super::survive;
 
 /// Reads per turn. Four full blocks are some 100 µs of work, a delay that nobody else on the worker notices; fewer
 /// would mean more trips through the scheduler for one busy peer.
@@ -35,6 +35,13 @@ enum Next {
     End(Ending),
 }
 
+impl Next {
+    /// After a fault of our own.
+    fn given_up() -> Next {
+        Next::End(Ending::Gone(Gone::Failed("internal error".into())))
+    }
+}
+
 /// How the exchange of bytes ends.
 enum Ending {
     /// The socket is at its end, or must end now.
@@ -47,9 +54,12 @@ enum Ending {
 
 /// Serves a connection to its end. `input` holds what was read before (by another worker).
 pub(super) async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, mut input: Input) {
-    let mut unseen = !input.is_empty();
+    if !input.is_empty() {
+        conn.want(Wanted::READ);
+    }
     let ending = loop {
-        match guarded(&worker, &conn, &mut input, std::mem::take(&mut unseen)) {
+        let next = survive("a connection", || turn(&worker, &conn, &mut input));
+        match next.unwrap_or_else(Next::given_up) {
             Next::Wait { reading } => conn.ready(reading).await,
             Next::Yield => tokio::task::yield_now().await,
             Next::Again => {}
@@ -68,17 +78,8 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, mut input: Input) 
     }
 }
 
-/// A turn that survives a panic: a fault in our own code costs the connection that met it, not all of them.
-fn guarded(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, unseen: bool) -> Next {
-    let turn = AssertUnwindSafe(|| turn(worker, conn, input, unseen));
-    catch_unwind(turn).unwrap_or_else(|_| {
-        tracing::error!(link = ?conn.link, "a connection is given up because of an internal error; please report it");
-        Next::End(Ending::Gone(Gone::Failed("internal error".into())))
-    })
-}
-
-/// Does all there is to do, up to a bound. `unseen`: the input holds octets that the engine was never offered.
-fn turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, unseen: bool) -> Next {
+/// Does all there is to do, up to a bound.
+fn turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input) -> Next {
     let now = worker.clock.now();
     let wanted = conn.take_wanted();
     if let Some(ending) = asked_to_end(wanted) {
@@ -89,14 +90,14 @@ fn turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, unseen: bool) -> Ne
         worker.flush(now, conn);
         worker.settle(now);
     }
-    let mut offer = unseen || wanted.any_of(Wanted::READ);
+    let mut offer = wanted.any_of(Wanted::READ);
     for _ in 0..READS_PER_TURN {
         if conn.wanted().any_of(Wanted::END) {
             return Next::Again;
         }
         offer |= conn.take_one(Wanted::READ);
         if !worker.engine.borrow().may_read(conn.link) {
-            // Unseen octets stay unseen only if the engine says Read later, as it promises.
+            // Octets that were read stay where they are until the engine says Read, as it promises.
             input.release_if_empty();
             return Next::Wait { reading: false };
         }
@@ -190,5 +191,43 @@ fn hand_off(worker: &Worker, conn: Rc<Conn>, input: &Input) {
             worker.send(to, Message::Adopt(Box::new(adoption)));
         }
         Err(error) => tracing::warn!(?link, "a session cannot be handed over and is dropped: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<F: Future>(_: impl FnOnce(Rc<Worker>, Rc<Conn>, Input) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let (task, record) = (future_size(serve), size_of::<Conn>());
+        println!("task {task} octets, record {record} octets");
+        assert!(task <= 192, "{task} octets for the task of a connection");
+        assert!(record <= 128, "{record} octets for the record of a connection");
+    }
+
+    #[test]
+    fn space_follows_what_has_come() {
+        let header = |size: u32| {
+            let mut frame = vec![3, 0, 1];
+            frame.extend(size.to_be_bytes());
+            frame
+        };
+        assert_eq!(missing(b""), READ_AT_LEAST);
+        assert_eq!(
+            missing(b"AMQP\0\0\x09"),
+            READ_AT_LEAST,
+            "much announced, little seen"
+        );
+        assert_eq!(missing(&header(u32::MAX)), READ_AT_LEAST);
+        let mut begun = header(131_064);
+        begun.resize(65_000, 0);
+        assert_eq!(missing(&begun), 131_072 - 65_000, "as much as the frame lacks");
+        begun.resize(20_000, 0);
+        assert_eq!(missing(&begun), 40_000, "twice what has come");
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod mailbox;
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -125,15 +126,33 @@ async fn run(setup: Setup) {
         .into_iter()
         .map(|l| spawn_local(accept::accept(Rc::clone(&worker), l)));
     let acceptors = acceptors.collect();
-    // If one of these two panics, the worker ends, and the process with it: nothing works without them.
-    tokio::select! {
-        () = keep_time(&worker) => {}
-        () = read_messages(&worker, setup.messages, acceptors) => {}
+    // Tasks, so that this future, which is looked at on every wake-up, has next to nothing to look at.
+    let time = spawn_local(keep_time(Rc::clone(&worker)));
+    let messages = spawn_local(read_messages(worker, setup.messages, acceptors));
+    let end = tokio::select! {
+        biased;
+        end = messages => end,
+        end = time => end,
+    };
+    // Nothing works without these two: if one of them panics, the thread ends, and the process with it.
+    if let Err(error) = end
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 
+/// Does something on behalf of one connection. A panic there is a fault of ours, and must cost that connection only.
+fn survive<R>(whose: &str, what: impl FnOnce() -> R) -> Option<R> {
+    let outcome = catch_unwind(AssertUnwindSafe(what));
+    if outcome.is_err() {
+        tracing::error!("{whose} is given up because of an internal error; please report it");
+    }
+    outcome.ok()
+}
+
 /// Calls the engine whenever its time has come.
-async fn keep_time(worker: &Rc<Worker>) {
+async fn keep_time(worker: Rc<Worker>) {
     loop {
         let deadline = worker.engine.borrow().next_deadline();
         worker.timer.sleep(worker.clock, deadline).await;
@@ -148,14 +167,16 @@ async fn keep_time(worker: &Rc<Worker>) {
 }
 
 /// Does what other threads ask for. Returns when the worker was told to stop and nothing is left.
-async fn read_messages(worker: &Rc<Worker>, mut messages: Messages, mut acceptors: Vec<JoinHandle<()>>) {
+async fn read_messages(worker: Rc<Worker>, mut messages: Messages, mut acceptors: Vec<JoinHandle<()>>) {
     loop {
         let message = tokio::select! {
             message = messages.recv() => message,
             () = worker.idle.notified() => return,
         };
         match message {
-            Some(Message::Adopt(adoption)) => worker.adopt(*adoption),
+            Some(Message::Adopt(adoption)) => {
+                survive("a session from another worker", || worker.adopt(*adoption));
+            }
             Some(Message::Metrics(answer)) => {
                 // Nobody waits for it any more: fine.
                 let _ = answer.send(worker.engine.borrow().metrics());
