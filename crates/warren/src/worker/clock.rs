@@ -80,3 +80,73 @@ impl Timer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+
+    /// Runs on a worker's kind of runtime and returns how long it took.
+    fn timed(work: impl Future<Output = ()>) -> Duration {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let start = Instant::now();
+        LocalSet::new().block_on(&runtime, work);
+        start.elapsed()
+    }
+
+    #[test]
+    fn sleeps_until_the_deadline() {
+        let clock = Clock::start();
+        let timer = Timer::new();
+        let deadline = clock.now() + Duration::from_millis(30);
+        let took = timed(async { timer.sleep(clock, Some(deadline)).await });
+        assert!(clock.now() >= deadline, "woke {took:?} after the start");
+    }
+
+    #[test]
+    fn an_earlier_deadline_wakes_and_a_later_one_does_not() {
+        let clock = Clock::start();
+        let timer = Rc::new(Timer::new());
+        let took = timed(async {
+            let sleeper = Rc::clone(&timer);
+            let far = clock.now() + Duration::from_secs(60);
+            let task = spawn_local(async move { sleeper.sleep(clock, Some(far)).await });
+            tokio::task::yield_now().await;
+            timer.arm(Some(far + Duration::from_secs(1)));
+            timer.arm(None);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(!task.is_finished());
+            timer.arm(Some(clock.now() + Duration::from_secs(1)));
+            task.await.expect("no panic");
+        });
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+
+    #[test]
+    fn a_deadline_said_before_the_sleep_is_not_lost() {
+        let clock = Clock::start();
+        let timer = Timer::new();
+        timer.arm(Some(clock.now()));
+        let took = timed(async { timer.sleep(clock, None).await });
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_does_not_spin() {
+        let clock = Clock::start();
+        let timer = Timer::new();
+        let took = timed(async { timer.sleep(clock, Some(Time(0))).await });
+        assert!(took >= Duration::from_millis(1), "{took:?}");
+    }
+
+    #[test]
+    fn a_time_that_never_comes_is_only_far_away() {
+        assert!(Clock::start().instant(Time(u64::MAX)) > Instant::now());
+    }
+}

@@ -174,3 +174,7 @@ impl Links {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "links_tests.rs"]
+mod tests;
