@@ -9,4 +9,8 @@ slotmap::new_key_type! {
     pub struct ChannelId;
     /// A channel on an upstream connection: what a binding binds to.
     pub struct UpChannelId;
+    /// Credentials at one farm.
+    pub struct LoginId;
+    /// The pools of one farm, virtual host and credentials.
+    pub struct TenantId;
 }

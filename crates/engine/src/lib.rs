@@ -1,18 +1,50 @@
-//! The decisions of Warren: sessions, channels, pools, routing and limits, sans-I/O.
+//! The decisions of Warren: sessions, channels, pools, routing and limits. Sans-I/O: bytes and `now` go in, bytes and
+//! commands come out, through reused lists; no runtime, no sockets, no clock, no randomness but a seed.
+//!
+//! The modules in the order in which data flows: [`engine`] (the interface), `client` (frames from clients),
+//! `handshake`, `logins`, `requests`, `publish`, `consume`; `bind`, `switch` and `release` (a channel and its
+//! bindings); `dial` (connections to brokers), `broker` and `replies` (frames from brokers); `flow` (outboxes),
+//! `close`, `timers`. The records: `session`, `channel`, `upstream`, `tenant`.
 
 pub mod api;
+mod bind;
+mod broker;
 pub mod buf;
+mod channel;
+mod client;
+mod close;
 pub mod config;
+mod consume;
+mod dial;
 pub mod engine;
 pub mod event;
+mod fault;
+mod flow;
+mod handshake;
 pub mod ids;
+mod invariants;
+mod logins;
 pub mod metrics;
+mod numbers;
 pub mod outbox;
+mod publish;
+mod random;
+mod release;
+mod replies;
+mod requests;
+mod segments;
 pub mod session;
+mod switch;
+mod tables;
 pub mod tags;
+mod tenant;
 pub mod time;
+mod timers;
+mod upstream;
 pub mod wheel;
 
 pub use api::{Command, Gone, Link, Peer};
 pub use config::Config;
+#[cfg(feature = "sabotage")]
+pub use engine::Sabotage;
 pub use engine::{Engine, Options};

@@ -1,8 +1,197 @@
-//! Stub while the engine is being written.
+//! A session: one client connection, from accept to close.
+
+use std::collections::BTreeSet;
+
+use zeroize::Zeroizing;
+
+use crate::api::Peer;
+use crate::config::CloseMode;
+use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
+use crate::numbers::SessionChannels;
+use crate::outbox::Outbox;
+use crate::time::Time;
+
+/// What a session is doing. Handshake, then [`Phase::Running`], then one of the endings.
+///
+/// ```text
+/// Header -> Greeting -> StartOk -> Verifying -> TuneOk -> Open -> Entering -> Running
+///   any of them -> CloseSent -> Ended          (Warren closed it)
+///   Running -> Leaving -> Ended                (the client closed it: channels and lanes first)
+///   Running -> Gone                            (the socket broke: complete publishes go on)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The protocol header is awaited.
+    Header,
+    /// The broker's server properties are awaited; then start is sent.
+    Greeting,
+    /// connection.start-ok is awaited.
+    StartOk,
+    /// The broker checks the credentials.
+    Verifying,
+    /// connection.tune-ok is awaited.
+    TuneOk,
+    /// connection.open is awaited.
+    Open,
+    /// The broker checks the virtual host.
+    Entering,
+    /// The client works.
+    Running,
+    /// The client sent connection.close; what it published is being proven.
+    Leaving,
+    /// Warren sent connection.close; close-ok is awaited, everything else is ignored.
+    CloseSent,
+    /// The client's socket is gone; what it had published completely is still on its way.
+    Gone,
+    /// Nothing is read or written any more, what waits is flushed.
+    Ended,
+}
+
+impl Phase {
+    /// Whether the client's frames must wait for the broker.
+    pub(crate) fn waits(self) -> bool {
+        matches!(self, Phase::Greeting | Phase::Verifying | Phase::Entering)
+    }
+
+    /// Whether the handshake is still going on.
+    pub(crate) fn is_handshake(self) -> bool {
+        !matches!(
+            self,
+            Phase::Running | Phase::Leaving | Phase::CloseSent | Phase::Gone | Phase::Ended
+        )
+    }
+}
+
+/// What a client announced in its properties.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Capabilities {
+    pub(crate) consumer_cancel_notify: bool,
+    pub(crate) connection_blocked: bool,
+    pub(crate) authentication_failure_close: bool,
+    pub(crate) basic_nack: bool,
+}
+
+/// What was negotiated on a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tune {
+    /// 0: no limit.
+    pub(crate) channel_max: u16,
+    /// 0: no limit.
+    pub(crate) frame_max: u32,
+    /// Seconds; 0: none.
+    pub(crate) heartbeat: u16,
+}
+
+impl Default for Tune {
+    /// RabbitMQ's defaults (BROKER-FACTS, "Timing").
+    fn default() -> Tune {
+        Tune {
+            channel_max: 2047,
+            frame_max: 131_072,
+            heartbeat: 60,
+        }
+    }
+}
+
+impl Tune {
+    /// The largest payload of one frame.
+    pub(crate) fn max_payload(self) -> u32 {
+        match self.frame_max {
+            0 => u32::MAX - 8,
+            max => max - 8,
+        }
+    }
+}
+
+/// Who a client says it is. Kept only until the session has its tenant, or travels in a [`HandOff`].
+#[derive(Clone, Default)]
+pub(crate) struct Credentials {
+    pub(crate) mechanism: Vec<u8>,
+    pub(crate) response: Zeroizing<Vec<u8>>,
+    pub(crate) user: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials({})", self.user)
+    }
+}
 
 /// What another worker needs to know of a session that moves to it.
 #[derive(Debug)]
 pub struct HandOff {
     /// Octets that were not yet written to the client: the first in the new outbox.
     pub unsent: Vec<u8>,
+    pub(crate) peer: Peer,
+    pub(crate) credentials: Credentials,
+    /// The broker has accepted the credentials just now.
+    pub(crate) verified: bool,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) tune: Tune,
+    pub(crate) vhost: String,
+}
+
+/// One client connection.
+pub(crate) struct Session {
+    pub(crate) peer: Peer,
+    pub(crate) phase: Phase,
+    pub(crate) opened_at: Time,
+    /// When the present step of the handshake, a wait or an ending is over at the latest.
+    pub(crate) deadline: Option<Time>,
+    pub(crate) credentials: Option<Box<Credentials>>,
+    pub(crate) login: Option<LoginId>,
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) vhost: Box<str>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) tune: Tune,
+    /// What the client may send now, in octets of payload.
+    pub(crate) max_payload: u32,
+    pub(crate) channels: SessionChannels,
+    /// The own lane: an upstream connection that this session has for itself.
+    pub(crate) lane: Option<UpstreamId>,
+    /// Exclusive queues, which live on the lane.
+    pub(crate) exclusive: BTreeSet<Box<[u8]>>,
+    pub(crate) outbox: Outbox,
+    /// A flush command is on its way.
+    pub(crate) flushing: bool,
+    /// The upstream that has no room for this session's frames.
+    pub(crate) stalled_on: Option<UpstreamId>,
+    /// The client does not read what it asked for.
+    pub(crate) outbox_full: bool,
+    /// A channel holds so many frames that the session must wait.
+    pub(crate) held_full: bool,
+    pub(crate) told_blocked: bool,
+    pub(crate) last_received: Time,
+    pub(crate) last_sent: Time,
+    /// The channel used last, to spare a look-up.
+    pub(crate) recent: (u16, ChannelId),
+    /// When its timer will look at it.
+    pub(crate) armed: Option<Time>,
+    pub(crate) close: CloseMode,
+    /// Why it ends: index into the reasons of the metrics, and a text.
+    pub(crate) ending: Option<(usize, String)>,
+}
+
+impl Session {
+    /// Whether its socket may be read.
+    pub(crate) fn may_read(&self) -> bool {
+        !self.phase.waits() && self.stalled_on.is_none() && !self.outbox_full && !self.held_full
+    }
+
+    /// The channel with this number.
+    #[inline]
+    pub(crate) fn channel(&mut self, number: u16) -> Option<ChannelId> {
+        if self.recent.0 == number && number != 0 {
+            return Some(self.recent.1);
+        }
+        let id = self.channels.get(number)?;
+        self.recent = (number, id);
+        Some(id)
+    }
+
+    /// A number is free again.
+    pub(crate) fn forget_channel(&mut self, number: u16) {
+        self.channels.remove(number);
+        self.recent = (0, ChannelId::default());
+    }
 }

@@ -1,0 +1,437 @@
+//! Bind and release: how a client's channel gets an upstream channel, and what becomes of that one afterwards.
+
+use std::time::Duration;
+
+use warren_wire::method::{Method, channel, confirm, queue};
+use warren_wire::table::Table;
+
+use crate::channel::{Mode, Switch};
+use crate::dial;
+use crate::engine::Engine;
+use crate::ids::{ChannelId, TenantId, UpChannelId, UpstreamId};
+use crate::tags::TagSet;
+use crate::timers::TimerKey;
+use crate::upstream::{Incoming, Pending, Purpose, Stage, UpChannel};
+
+/// How long a channel that nobody uses may take to prove what was sent on it.
+const ORPHAN_FOR: Duration = Duration::from_secs(30);
+/// Publishing connections of one tenant grow with load up to this number: a broker reads each with one process.
+const MOST_PUBLISHING: usize = 4;
+/// The queue that everybody may declare passively (direct reply-to): a barrier that works on every broker.
+const REPLY_TO: &[u8] = b"amq.rabbitmq.reply-to";
+
+/// Kinds of bind, as in [`crate::metrics::BIND_KINDS`].
+const REUSED: usize = 0;
+const OPENED: usize = 1;
+const REBOUND: usize = 2;
+
+impl Engine {
+    /// Gives a channel a binding for its purpose, at once or when its turn comes.
+    pub(crate) fn request_bind(&mut self, id: ChannelId) {
+        let Some(tenant) = self.channel_tenant(id) else {
+            return;
+        };
+        let queue_is_empty = self.tenants[tenant].waiting.is_empty();
+        if queue_is_empty && self.try_bind(tenant, id) {
+            return;
+        }
+        if self.tenants[tenant].waiting.len() >= self.config.limits.pool_waiters {
+            self.give_up_binding(id, "too many channels wait for the same pool");
+            return;
+        }
+        self.tenants[tenant].waiting.push_back(id);
+        self.channels[id].waiting_since = self.now;
+        self.wheel
+            .schedule(self.now + self.config.limits.wait_limit, TimerKey::Channel(id));
+        let purpose = self.channels[id].purpose;
+        if queue_is_empty {
+            self.grow(tenant, purpose);
+        } else {
+            self.serve(tenant);
+        }
+    }
+
+    pub(crate) fn channel_tenant(&self, id: ChannelId) -> Option<TenantId> {
+        let session = self.channels.get(id)?.session;
+        self.sessions.get(session)?.tenant
+    }
+
+    /// Gives the channels that wait, in order, whatever there is, and asks for more where it is missing.
+    pub(crate) fn serve(&mut self, tenant: TenantId) {
+        let Some(state) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        if state.waiting.is_empty() {
+            return;
+        }
+        let mut missing: Vec<Purpose> = Vec::new();
+        for id in std::mem::take(&mut state.waiting) {
+            let Some(channel) = self.channels.get(id) else {
+                continue;
+            };
+            if !matches!(channel.switch, Switch::Binding { .. }) {
+                continue;
+            }
+            let purpose = channel.purpose;
+            if missing.contains(&purpose) || !self.try_bind(tenant, id) {
+                self.tenants[tenant].waiting.push_back(id);
+                if purpose != Purpose::Lane && !missing.contains(&purpose) {
+                    missing.push(purpose);
+                }
+            }
+        }
+        for purpose in missing {
+            self.grow(tenant, purpose);
+        }
+    }
+
+    /// Opens another connection for this purpose unless one is on its way or the pool is full.
+    fn grow(&mut self, tenant: TenantId, purpose: Purpose) {
+        if purpose == Purpose::Lane {
+            return;
+        }
+        let state = &self.tenants[tenant];
+        let opening = state.upstreams.iter().any(|u| {
+            let u = &self.upstreams[*u];
+            matches!(u.purpose, Purpose::Any) && !matches!(u.stage, Stage::Closing | Stage::Ended)
+        });
+        if opening || state.upstreams.len() >= self.config.limits.pool_connections {
+            return;
+        }
+        let (farm, login) = (state.farm, state.login);
+        self.dial(farm, Some(login), Some(tenant));
+    }
+
+    fn try_bind(&mut self, tenant: TenantId, id: ChannelId) -> bool {
+        let channel = &self.channels[id];
+        let (purpose, session) = (channel.purpose, channel.session);
+        let mode = if purpose == Purpose::Control {
+            Mode::Plain
+        } else {
+            channel.mode
+        };
+        let found = if purpose == Purpose::Lane {
+            self.want_lane(session)
+                .and_then(|lane| self.open_channel(lane))
+                .map(|up| (up, OPENED))
+        } else {
+            self.reuse(tenant, purpose, mode)
+                .map(|up| (up, REUSED))
+                .or_else(|| {
+                    let upstream = self.least_loaded(tenant, purpose)?;
+                    self.open_channel(upstream).map(|up| (up, OPENED))
+                })
+        };
+        let Some((up, kind)) = found else { return false };
+        self.bound(id, up, kind);
+        true
+    }
+
+    /// An idle clean channel of the same mode, young enough for its cached permissions.
+    fn reuse(&mut self, tenant: TenantId, purpose: Purpose, mode: Mode) -> Option<UpChannelId> {
+        for at in 0..self.tenants[tenant].upstreams.len() {
+            let id = self.tenants[tenant].upstreams[at];
+            loop {
+                let upstream = &mut self.upstreams[id];
+                if upstream.stage != Stage::Ready || upstream.purpose != purpose {
+                    break;
+                }
+                let idle = match mode {
+                    Mode::Plain => &mut upstream.idle_plain,
+                    Mode::Confirm => &mut upstream.idle_confirm,
+                    Mode::Tx => return None,
+                };
+                let Some(up) = idle.pop() else { break };
+                self.up_channels[up].idle = false;
+                if self.now.since(self.up_channels[up].opened_at) < self.config.limits.auth_ttl {
+                    return Some(up);
+                }
+                self.close_channel(up);
+            }
+        }
+        None
+    }
+
+    /// The connection of the right purpose with the fewest channels that has room; else an unused one.
+    fn least_loaded(&mut self, tenant: TenantId, purpose: Purpose) -> Option<UpstreamId> {
+        let limit = self.config.limits.upstream_channels;
+        let mut best: Option<(usize, UpstreamId)> = None;
+        let mut unused = None;
+        let mut all_stalled = true;
+        let mut count = 0;
+        for &id in &self.tenants[tenant].upstreams {
+            let upstream = &self.upstreams[id];
+            if upstream.stage != Stage::Ready {
+                continue;
+            }
+            if upstream.purpose == Purpose::Any {
+                unused = unused.or(Some(id));
+            }
+            if upstream.purpose != purpose {
+                continue;
+            }
+            count += 1;
+            all_stalled &= !upstream.stalled.is_empty();
+            if upstream
+                .numbers
+                .has_room(channel_limit(upstream.tune.channel_max, limit))
+                && best.is_none_or(|(load, _)| upstream.numbers.len() < load)
+            {
+                best = Some((upstream.numbers.len(), id));
+            }
+        }
+        let busy = purpose == Purpose::Publish && count > 0 && all_stalled && count < MOST_PUBLISHING;
+        if busy && unused.is_none() {
+            self.grow(tenant, purpose);
+        }
+        if let Some((_, id)) = best
+            && (!busy || unused.is_none())
+        {
+            return Some(id);
+        }
+        let id = unused?;
+        self.upstreams[id].purpose = purpose;
+        Some(id)
+    }
+
+    /// channel.open upstream; frames may follow without waiting for its answer.
+    fn open_channel(&mut self, upstream: UpstreamId) -> Option<UpChannelId> {
+        let limit = self.config.limits.upstream_channels;
+        let state = &self.upstreams[upstream];
+        if state.stage != Stage::Ready
+            || !state
+                .numbers
+                .has_room(channel_limit(state.tune.channel_max, limit))
+        {
+            return None;
+        }
+        let up = self.up_channels.insert(UpChannel {
+            upstream,
+            number: 0,
+            owner: None,
+            closing: false,
+            idle: false,
+            mode: Mode::Plain,
+            opened_at: self.now,
+            dirty: false,
+            unproven: false,
+            unconfirmed: TagSet::default(),
+            unacked: TagSet::starting_at(1),
+            pending: [Pending::Open].into(),
+            incoming: Incoming::None,
+            applied_prefetch: None,
+            applied_global: None,
+            discarding: false,
+            withheld: Vec::new(),
+            deadline: None,
+        });
+        let number = self.upstreams[upstream].numbers.take(up);
+        self.up_channels[up].number = number;
+        self.tell_upstream(upstream, number, Method::ChannelOpen);
+        Some(up)
+    }
+
+    fn bound(&mut self, id: ChannelId, up: UpChannelId, kind: usize) {
+        self.up_channels[up].owner = Some(id);
+        let channel = &mut self.channels[id];
+        let Switch::Binding { why, rebound, .. } = channel.switch else {
+            return;
+        };
+        channel.current = Some(up);
+        channel.switch = Switch::None;
+        self.metrics.binds[if rebound { REBOUND } else { kind }][why] += 1;
+        if !channel.held.is_empty() {
+            self.replays.push_back(id);
+        }
+        self.move_consumers(id);
+    }
+
+    /// The mode that the client selected, told upstream before the first publish that needs it.
+    pub(crate) fn sync_mode(&mut self, id: ChannelId, up: UpChannelId) {
+        let state = &mut self.up_channels[up];
+        if self.channels[id].mode == Mode::Confirm && state.mode == Mode::Plain {
+            state.mode = Mode::Confirm;
+            state.unconfirmed = TagSet::starting_at(1);
+            let (upstream, number) = (state.upstream, state.number);
+            let select = Method::ConfirmSelect(confirm::Select { no_wait: true });
+            self.tell_upstream(upstream, number, select);
+        }
+    }
+
+    /// Sends what is answered only when everything before it was processed.
+    pub(crate) fn send_barrier(&mut self, up: UpChannelId) {
+        let state = &mut self.up_channels[up];
+        state.unproven = false;
+        state.pending.push_back(Pending::Barrier);
+        let (upstream, number) = (state.upstream, state.number);
+        self.metrics.barriers += 1;
+        let barrier = if self.farms[self.upstreams[upstream].farm].is_rabbitmq {
+            Method::ChannelFlow(channel::Flow { active: true })
+        } else {
+            Method::QueueDeclare(queue::Declare {
+                queue: REPLY_TO,
+                passive: true,
+                durable: false,
+                exclusive: false,
+                auto_delete: false,
+                no_wait: false,
+                arguments: Table::EMPTY,
+            })
+        };
+        self.tell_upstream(upstream, number, barrier);
+    }
+
+    /// A binding's client is done with it: the channel is kept if it is clean, once it is proven; closed if not.
+    pub(crate) fn leave(&mut self, up: UpChannelId) {
+        let Some(state) = self.up_channels.get_mut(up) else {
+            return;
+        };
+        state.owner = None;
+        state.withheld = Vec::new();
+        if state.closing {
+            return;
+        }
+        let lane = self.upstreams[state.upstream].purpose == Purpose::Lane;
+        let state = &mut self.up_channels[up];
+        if lane || state.dirty || state.mode == Mode::Tx || !state.unacked.is_empty() {
+            self.close_channel(up);
+            return;
+        }
+        #[cfg(feature = "sabotage")]
+        if self.options.sabotage == crate::engine::Sabotage::ReleaseInUse {
+            self.make_idle(up);
+            return;
+        }
+        if state.is_proven() {
+            self.make_idle(up);
+            return;
+        }
+        let deadline = self.now + ORPHAN_FOR;
+        state.deadline = Some(deadline);
+        self.wheel.schedule(deadline, TimerKey::UpChannel(up));
+        if !matches!(state.pending.back(), Some(Pending::Barrier)) || state.unproven {
+            self.send_barrier(up);
+        }
+    }
+
+    /// A channel without owner has proven something.
+    pub(crate) fn orphan_progress(&mut self, up: UpChannelId) {
+        let Some(state) = self.up_channels.get(up) else {
+            return;
+        };
+        if state.owner.is_some() || state.closing || state.idle {
+            return;
+        }
+        // A get that was answered after its client had gone leaves a message to settle: closing requeues it.
+        if !state.unacked.is_empty() {
+            self.close_channel(up);
+        } else if state.is_proven() && state.incoming == Incoming::None {
+            self.make_idle(up);
+        }
+    }
+
+    fn make_idle(&mut self, up: UpChannelId) {
+        let now = self.now;
+        let state = &mut self.up_channels[up];
+        let id = state.upstream;
+        let old = now.since(state.opened_at) >= self.config.limits.auth_ttl;
+        let upstream = &mut self.upstreams[id];
+        let idle = match state.mode {
+            Mode::Confirm => &mut upstream.idle_confirm,
+            _ => &mut upstream.idle_plain,
+        };
+        if old || upstream.stage != Stage::Ready || idle.len() >= self.config.limits.idle_channels {
+            self.close_channel(up);
+            return;
+        }
+        idle.push(up);
+        state.idle = true;
+        state.deadline = None;
+        let tenant = upstream.tenant;
+        self.note_idle(id);
+        if let Some(tenant) = tenant {
+            self.serve(tenant);
+        }
+    }
+
+    /// An upstream that nobody uses any more is closed after a time.
+    fn note_idle(&mut self, id: UpstreamId) {
+        let upstream = &mut self.upstreams[id];
+        if upstream.busy() == 0 {
+            upstream.idle_since = self.now;
+            if upstream.purpose != Purpose::Lane {
+                self.arm_upstream(id, self.now + self.config.limits.idle_timeout);
+            }
+            self.close_upstreams_if_stopping();
+        }
+    }
+
+    /// channel.close upstream. Its number is free again when close-ok has come.
+    pub(crate) fn close_channel(&mut self, up: UpChannelId) {
+        let state = &mut self.up_channels[up];
+        if state.closing {
+            return;
+        }
+        state.closing = true;
+        state.idle = false;
+        let (upstream, number) = (state.upstream, state.number);
+        let close = channel::Close {
+            reply_code: 200,
+            reply_text: b"",
+            class_id: 0,
+            method_id: 0,
+        };
+        self.tell_upstream(upstream, number, Method::ChannelClose(close));
+    }
+
+    /// Both sides have finished with an upstream channel.
+    pub(crate) fn free_channel(&mut self, up: UpChannelId) {
+        let Some(state) = self.up_channels.remove(up) else {
+            return;
+        };
+        let Some(upstream) = self.upstreams.get_mut(state.upstream) else {
+            return;
+        };
+        upstream.numbers.release(state.number);
+        let tenant = upstream.tenant;
+        self.note_idle(state.upstream);
+        if let Some(tenant) = tenant {
+            self.serve(tenant);
+        }
+    }
+
+    /// A channel waited too long for a binding (506, RESOURCE_ERROR, AMQP section 1.2).
+    pub(crate) fn give_up_binding(&mut self, id: ChannelId, why: &str) {
+        let Some(channel) = self.channels.get(id) else {
+            return;
+        };
+        let session = channel.session;
+        let tenant = self.sessions.get(session).and_then(|s| s.tenant);
+        let last = tenant
+            .map(|t| self.farms[self.tenants[t].farm].last_error.clone())
+            .unwrap_or_default();
+        let mut detail = format!("no upstream channel for channel {}: {why}", channel.number);
+        if !last.is_empty() {
+            detail.push_str("; last error: ");
+            detail.push_str(&last);
+        }
+        let text = warren_wire::reply::text(506, &detail);
+        self.close_session(session, 506, &text, (0, 0), crate::close::LIMIT);
+    }
+
+    /// An own lane is ready for the channels that wait for it.
+    pub(crate) fn lane_ready(&mut self, lane: UpstreamId, session: crate::ids::SessionId) {
+        if !self.sessions.contains_key(session) {
+            self.close_upstream(lane, dial::IDLE, "its session has ended");
+            return;
+        }
+        if let Some(tenant) = self.sessions[session].tenant {
+            self.serve(tenant);
+        }
+    }
+}
+
+/// Channels that may be open on a connection: the broker's limit (0: none) or ours.
+fn channel_limit(broker: u16, ours: u16) -> u16 {
+    if broker == 0 { ours } else { broker.min(ours) }
+}

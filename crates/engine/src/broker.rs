@@ -1,0 +1,309 @@
+//! Frames from a broker: the loop over a buffer, and the everyday frames (complete deliveries, confirms), which are
+//! rewritten in place and leave as runs.
+
+use warren_wire::content::ContentHeader;
+use warren_wire::frame::{
+    FRAME_BODY, FRAME_HEADER, FRAME_METHOD, FRAME_OVERHEAD, Frame, HEADER_LEN, get_u64, next_frame, put_u64,
+    set_channel,
+};
+use warren_wire::method::{Method, basic, connection, method_id};
+
+use crate::api::Link;
+use crate::channel::Standing;
+use crate::dial;
+use crate::engine::Engine;
+use crate::flow::To;
+use crate::ids::{SessionId, UpChannelId, UpstreamId};
+use crate::upstream::{Incoming, Purpose, Stage};
+
+/// Where the delivery tag stands in the payload of ack and nack.
+const TAG_AT: usize = 4;
+
+impl Engine {
+    /// Walks over what a broker sent. Returns how many octets are dealt with.
+    pub(crate) fn broker_frames(&mut self, id: UpstreamId, buf: &mut [u8]) -> usize {
+        let mut at = 0;
+        while let Some(upstream) = self.upstreams.get(id) {
+            if upstream.stage == Stage::Ended {
+                return buf.len();
+            }
+            // Before tune the broker may use frames of any size that it will offer: RabbitMQ's default.
+            let max = upstream.tune.max_payload();
+            match next_frame(buf, at, max) {
+                Ok(Some(frame)) => {
+                    at = match self.broker_run(id, buf, &frame) {
+                        Some(end) => end,
+                        None => {
+                            self.broker_frame(id, buf, &frame);
+                            frame.end
+                        }
+                    };
+                }
+                Ok(None) => return at,
+                Err(error) => {
+                    self.commit(Link::Upstream(id), buf);
+                    self.abort_upstream(id, dial::BROKER, &format!("it sent what is not AMQP: {error}"));
+                    return buf.len();
+                }
+            }
+        }
+        buf.len()
+    }
+
+    /// The fast way. `None`: take the slower one, nothing has been changed.
+    #[inline]
+    fn broker_run(&mut self, id: UpstreamId, buf: &mut [u8], frame: &Frame) -> Option<usize> {
+        if frame.kind != FRAME_METHOD || frame.channel == 0 {
+            return None;
+        }
+        let up = self.upstreams.get(id)?.numbers.get(frame.channel)?;
+        match method_id(frame.payload(buf))? {
+            basic::DELIVER => self.deliver_run(up, buf, frame),
+            basic::ACK => self.confirm_run(up, buf, frame),
+            _ => None,
+        }
+    }
+
+    /// A delivery that is complete in the buffer.
+    #[inline]
+    fn deliver_run(&mut self, up: UpChannelId, buf: &mut [u8], frame: &Frame) -> Option<usize> {
+        let state = self.up_channels.get_mut(up)?;
+        let channel = self.channels.get_mut(state.owner?)?;
+        if channel.speaking.is_some() || state.incoming != Incoming::None || state.closing {
+            return None;
+        }
+        let payload = frame.payload(buf);
+        let tag_len = usize::from(*payload.get(4)?);
+        let consumer = channel.consumer(payload.get(5..5 + tag_len)?)?;
+        let consumer = &channel.consumers[consumer];
+        let tag_at = frame.start + HEADER_LEN + 5 + tag_len;
+        if consumer.reply_to || payload.len() < 5 + tag_len + 9 {
+            return None;
+        }
+        let no_ack = consumer.no_ack;
+        let tag = get_u64(buf, tag_at);
+        let session = self.sessions.get(channel.session)?;
+        if tag != state.unacked.next() {
+            return None;
+        }
+        let end = whole_delivery(buf, frame, session.max_payload)?;
+        state.unacked.push(!no_ack);
+        let client_tag = channel.next_delivery;
+        channel.next_delivery += 1;
+        channel.deliveries.note(client_tag, up, tag);
+        #[cfg(feature = "sabotage")]
+        let client_tag = if self.options.sabotage == crate::engine::Sabotage::TagOffset {
+            tag
+        } else {
+            client_tag
+        };
+        if client_tag != tag {
+            put_u64(buf, tag_at, client_tag);
+        }
+        if channel.number != frame.channel {
+            crate::publish::renumber(&mut buf[frame.start..end], channel.number);
+        }
+        self.metrics.delivered_messages += 1;
+        let to = To::Session(channel.session);
+        self.pass(to, frame.start, end);
+        Some(end)
+    }
+
+    /// A confirm on a channel whose publishes all went to this binding.
+    #[inline]
+    fn confirm_run(&mut self, up: UpChannelId, buf: &mut [u8], frame: &Frame) -> Option<usize> {
+        let state = self.up_channels.get_mut(up)?;
+        let channel = self.channels.get_mut(state.owner?)?;
+        let simple = channel.current == Some(up)
+            && channel.standing == Standing::Open
+            && channel.speaking.is_none()
+            && channel.publishes.only(up);
+        if !simple || frame.len() != FRAME_OVERHEAD + TAG_AT + 9 {
+            return None;
+        }
+        let at = frame.start + HEADER_LEN + TAG_AT;
+        let tag = get_u64(buf, at);
+        let multiple = buf[at + 8] & 1 == 1;
+        let client_tag = channel.publishes.to_client(up, tag)?;
+        if multiple {
+            if state.unconfirmed.settle_through(tag) == 0 {
+                return None;
+            }
+        } else if !state.unconfirmed.settle(tag) {
+            return None;
+        }
+        put_u64(buf, at, client_tag);
+        set_channel(buf, frame.start, channel.number);
+        let to = To::Session(channel.session);
+        self.pass(to, frame.start, frame.end);
+        Some(frame.end)
+    }
+
+    /// One frame of a broker, the slower way.
+    fn broker_frame(&mut self, id: UpstreamId, buf: &mut [u8], frame: &Frame) {
+        if frame.channel == 0 {
+            self.commit(Link::Upstream(id), buf);
+            self.broker_connection_frame(id, frame.kind, frame.payload(buf));
+            return;
+        }
+        let Some(up) = self.upstreams[id].numbers.get(frame.channel) else {
+            return;
+        };
+        match frame.kind {
+            FRAME_METHOD => {
+                self.commit(Link::Upstream(id), buf);
+                match Method::parse(frame.payload(buf)) {
+                    Ok(method) => self.broker_method(up, method, &buf[frame.start..frame.end]),
+                    Err(error) => {
+                        self.abort_upstream(
+                            id,
+                            dial::BROKER,
+                            &format!("it sent a method that is not known: {error:?}"),
+                        );
+                    }
+                }
+            }
+            _ => self.broker_content(id, up, buf, frame),
+        }
+    }
+
+    /// A frame on channel 0.
+    fn broker_connection_frame(&mut self, id: UpstreamId, kind: u8, payload: &[u8]) {
+        if kind != FRAME_METHOD {
+            return;
+        }
+        let stage = self.upstreams[id].stage;
+        let Ok(method) = Method::parse(payload) else {
+            self.abort_upstream(id, dial::BROKER, "it sent a method that is not known");
+            return;
+        };
+        match (stage, method) {
+            (Stage::Ready, Method::ConnectionClose(close)) => self.broker_closes(id, &close),
+            (Stage::Ready, Method::ConnectionBlocked(blocked)) => {
+                self.upstreams[id].blocked = Some(blocked.reason.into());
+            }
+            (Stage::Ready, Method::ConnectionUnblocked) => self.broker_unblocks(id),
+            (Stage::Closing, Method::ConnectionCloseOk) => self.broker_closed(id),
+            (Stage::Closing, Method::ConnectionClose(_)) => {
+                self.tell_upstream(id, 0, Method::ConnectionCloseOk);
+                self.broker_closed(id);
+            }
+            (Stage::Ready | Stage::Closing, _) => {}
+            (_, method) => self.broker_handshake(id, method),
+        }
+    }
+
+    /// connection.close from the broker. A lane's goes to its session as it is; a shared one's sessions are told
+    /// that their broker has gone.
+    fn broker_closes(&mut self, id: UpstreamId, close: &connection::Close<'_>) {
+        self.tell_upstream(id, 0, Method::ConnectionCloseOk);
+        let text = String::from_utf8_lossy(close.reply_text).into_owned();
+        let upstream = &self.upstreams[id];
+        if let Some(session) = upstream.session.filter(|_| upstream.purpose == Purpose::Lane) {
+            let at = (close.class_id, close.method_id);
+            self.close_session(session, close.reply_code, &text, at, crate::close::UPSTREAM);
+        }
+        let why = format!("the broker closed it: {} {text}", close.reply_code);
+        self.lose_upstream(id, dial::BROKER, &why);
+        self.commands
+            .push_back(crate::api::Command::Close(Link::Upstream(id)));
+    }
+
+    /// close-ok for Warren's own connection.close.
+    fn broker_closed(&mut self, id: UpstreamId) {
+        for up in self.upstreams[id].numbers.all() {
+            let owner = self.up_channels.remove(up).and_then(|u| u.owner);
+            if let Some(channel) = owner {
+                self.closing_progress(channel, up);
+            }
+        }
+        self.detach_upstream(id);
+        self.end_upstream(id, dial::IDLE, "closed");
+    }
+
+    fn broker_unblocks(&mut self, id: UpstreamId) {
+        self.upstreams[id].blocked = None;
+        if self.upstreams.values().any(|u| u.blocked.is_some()) {
+            return;
+        }
+        let told: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.told_blocked)
+            .map(|s| s.0)
+            .collect();
+        for session in told {
+            self.sessions[session].told_blocked = false;
+            self.tell_client(session, 0, Method::ConnectionUnblocked);
+        }
+    }
+
+    /// A frame of a content that is on its way to a client.
+    fn broker_content(&mut self, id: UpstreamId, up: UpChannelId, buf: &mut [u8], frame: &Frame) {
+        let size = (frame.len() - FRAME_OVERHEAD) as u64;
+        let state = &mut self.up_channels[up];
+        let next = match (state.incoming, frame.kind) {
+            (Incoming::Header, FRAME_HEADER) => ContentHeader::peek(frame.payload(buf)).map(|h| h.body_size),
+            (Incoming::Body(missing), FRAME_BODY) => missing.checked_sub(size),
+            _ => None,
+        };
+        let Some(missing) = next else {
+            self.commit(Link::Upstream(id), buf);
+            self.abort_upstream(
+                id,
+                dial::BROKER,
+                "it sent a content frame that does not belong there",
+            );
+            return;
+        };
+        state.incoming = if missing == 0 {
+            Incoming::None
+        } else {
+            Incoming::Body(missing)
+        };
+        if state.discarding {
+            state.discarding = missing > 0;
+            return;
+        }
+        let Some(channel) = state.owner else {
+            return self.orphan_progress(up);
+        };
+        let Some(owner) = self.channels.get(channel) else {
+            return;
+        };
+        let (number, session) = (owner.number, owner.session);
+        let max_payload = self.sessions.get(session).map_or(u32::MAX, |s| s.max_payload);
+        if owner.speaking == Some(up) && size <= u64::from(max_payload) {
+            set_channel(buf, frame.start, number);
+            self.pass(To::Session(session), frame.start, frame.end);
+        } else {
+            self.commit(Link::Upstream(id), buf);
+            self.content_part(channel, up, frame.kind, frame.payload(buf), max_payload);
+        }
+        if missing == 0 {
+            self.commit(Link::Upstream(id), buf);
+            self.content_done(channel, up);
+        }
+    }
+}
+
+/// The end of a delivery whose content is all in the buffer, with frames that the client accepts.
+#[inline]
+fn whole_delivery(buf: &[u8], method: &Frame, max_payload: u32) -> Option<usize> {
+    let header = next_frame(buf, method.end, max_payload).ok()??;
+    if header.kind != FRAME_HEADER || header.channel != method.channel {
+        return None;
+    }
+    let mut missing = ContentHeader::peek(header.payload(buf))?.body_size;
+    let mut end = header.end;
+    while missing > 0 {
+        let body = next_frame(buf, end, max_payload).ok()??;
+        let size = (body.len() - FRAME_OVERHEAD) as u64;
+        if body.kind != FRAME_BODY || body.channel != method.channel || size > missing {
+            return None;
+        }
+        missing -= size;
+        end = body.end;
+    }
+    Some(end)
+}

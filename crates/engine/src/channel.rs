@@ -1,0 +1,217 @@
+//! The record of a client's channel: what the client has established, plus a binding that can change.
+
+use std::collections::VecDeque;
+
+use crate::ids::{SessionId, UpChannelId};
+use crate::outbox::Outbox;
+use crate::segments::Segments;
+use crate::time::Time;
+use crate::upstream::Purpose;
+
+/// Whether a channel is there for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// In use.
+    Open,
+    /// The client has closed it: close-ok follows when its publishes are known to have been processed.
+    Closing,
+    /// Warren has closed it with an error: everything but close and close-ok is ignored.
+    Refused,
+}
+
+/// Publisher confirms, transactions, or neither (AMQP 0-9-1 sections 1.8.3.3 and 1.9, and RabbitMQ's confirm class).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Plain,
+    Confirm,
+    Tx,
+}
+
+/// What a publish still lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// No content is under way.
+    None,
+    /// The method has come, the header is next.
+    Header,
+    /// So many octets of body are missing.
+    Body(u64),
+}
+
+/// A channel on its way from one binding to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Switch {
+    /// Frames pass.
+    None,
+    /// The present binding must prove what it has before the next one is used.
+    Proving { to: Purpose, why: usize },
+    /// The present binding must prove what it has before acks go to an older one.
+    ProvingForAck,
+    /// A binding for this purpose is awaited.
+    Binding { why: usize, rebound: bool },
+    /// Replies to earlier requests are awaited, from another binding or before an error.
+    Awaiting,
+}
+
+/// A consumer and all that is needed to begin it again elsewhere.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    /// Empty until the broker has named it.
+    pub(crate) tag: Box<[u8]>,
+    pub(crate) queue: Box<[u8]>,
+    pub(crate) no_local: bool,
+    pub(crate) no_ack: bool,
+    pub(crate) exclusive: bool,
+    /// The encoded argument table.
+    pub(crate) arguments: Box<[u8]>,
+    /// The prefetch that was in force when it began.
+    pub(crate) prefetch: Option<u16>,
+    pub(crate) up: UpChannelId,
+    pub(crate) state: ConsumerState,
+    /// Direct reply-to: its deliveries do not count, and it cannot move.
+    pub(crate) reply_to: bool,
+    /// Known to survive its last consumer, so that it can be cancelled and begun again.
+    pub(crate) movable: bool,
+}
+
+/// Where a consumer is on its way between two bindings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConsumerState {
+    /// consume-ok is awaited.
+    Starting,
+    /// It delivers.
+    Active,
+    /// Being moved: cancel-ok of the old binding is awaited.
+    Cancelling,
+    /// Being moved: what the old binding delivered must be settled, because its prefetch is small.
+    Settling,
+    /// The client has cancelled it; its cancel-ok is awaited.
+    Ending { answer: bool },
+}
+
+/// An error that closes a channel: code, text, class and method.
+#[derive(Debug)]
+pub(crate) struct ChannelFault {
+    pub(crate) code: u16,
+    pub(crate) text: Vec<u8>,
+    pub(crate) at: (u16, u16),
+}
+
+/// One client's channel.
+pub(crate) struct Channel {
+    pub(crate) session: SessionId,
+    pub(crate) number: u16,
+    pub(crate) standing: Standing,
+    pub(crate) mode: Mode,
+    pub(crate) purpose: Purpose,
+    pub(crate) current: Option<UpChannelId>,
+    /// Older bindings with something left on them: confirms, deliveries to settle, consumers that cannot move.
+    pub(crate) older: Vec<UpChannelId>,
+    pub(crate) switch: Switch,
+    /// It must stay where it is: an open transaction, or direct reply-to.
+    pub(crate) pinned: bool,
+    pub(crate) waiting_since: Time,
+    /// Frames that wait until the switch is over.
+    pub(crate) held: Vec<u8>,
+    pub(crate) content: Content,
+    /// A publish that is not complete yet, its frames numbered for `assembled_for`.
+    pub(crate) assembly: Option<Box<Outbox>>,
+    pub(crate) assembled_for: u16,
+    /// The queue declared last: what an empty name means.
+    pub(crate) last_queue: Box<[u8]>,
+    /// Prefetch for consumers begun from now on; `None`: never set.
+    pub(crate) prefetch: Option<u16>,
+    pub(crate) global_prefetch: Option<u16>,
+    pub(crate) consumers: Vec<Consumer>,
+    /// The consumer of the last delivery, to spare a search.
+    pub(crate) recent_consumer: usize,
+    /// The client's next publish number (confirm mode), from 1.
+    pub(crate) next_publish: u64,
+    pub(crate) publishes: Segments,
+    /// The client's next delivery tag, from 1.
+    pub(crate) next_delivery: u64,
+    pub(crate) deliveries: Segments,
+    /// Replies that the client awaits, and the binding they come from.
+    pub(crate) awaiting: u32,
+    pub(crate) awaiting_on: UpChannelId,
+    /// The binding that is in the middle of a content towards the client.
+    pub(crate) speaking: Option<UpChannelId>,
+    /// Bindings that wait for the speaking one.
+    pub(crate) silent: VecDeque<UpChannelId>,
+    /// Frames of Warren's own that wait for the speaking one.
+    pub(crate) afterwards: Vec<u8>,
+    /// An error that waits for the content that is under way towards the client.
+    pub(crate) fault: Option<Box<ChannelFault>>,
+}
+
+impl Channel {
+    pub(crate) fn new(session: SessionId, number: u16) -> Channel {
+        Channel {
+            session,
+            number,
+            standing: Standing::Open,
+            mode: Mode::Plain,
+            purpose: Purpose::Control,
+            current: None,
+            older: Vec::new(),
+            switch: Switch::None,
+            pinned: false,
+            waiting_since: Time::default(),
+            held: Vec::new(),
+            content: Content::None,
+            assembly: None,
+            assembled_for: 0,
+            last_queue: Box::default(),
+            prefetch: None,
+            global_prefetch: None,
+            consumers: Vec::new(),
+            recent_consumer: 0,
+            next_publish: 1,
+            publishes: Segments::default(),
+            next_delivery: 1,
+            deliveries: Segments::default(),
+            awaiting: 0,
+            awaiting_on: UpChannelId::default(),
+            speaking: None,
+            silent: VecDeque::new(),
+            afterwards: Vec::new(),
+            fault: None,
+        }
+    }
+
+    /// Frames pass to the current binding without further thought.
+    #[inline]
+    pub(crate) fn flows(&self) -> bool {
+        self.standing == Standing::Open
+            && self.switch == Switch::None
+            && self.held.is_empty()
+            && self.current.is_some()
+    }
+
+    /// All bindings, the current one last.
+    pub(crate) fn bindings(&self) -> Vec<UpChannelId> {
+        self.older.iter().copied().chain(self.current).collect()
+    }
+
+    /// The consumer with this tag.
+    #[inline]
+    pub(crate) fn consumer(&mut self, tag: &[u8]) -> Option<usize> {
+        if self
+            .consumers
+            .get(self.recent_consumer)
+            .is_some_and(|c| *c.tag == *tag)
+        {
+            return Some(self.recent_consumer);
+        }
+        let at = self.consumers.iter().position(|c| *c.tag == *tag)?;
+        self.recent_consumer = at;
+        Some(at)
+    }
+
+    /// Whether anything of it lives on this binding besides numbers.
+    pub(crate) fn consumes_on(&self, up: UpChannelId) -> bool {
+        self.consumers
+            .iter()
+            .any(|c| c.up == up && c.state != ConsumerState::Settling)
+    }
+}

@@ -1,0 +1,380 @@
+//! Frames from a client: the loop over a buffer, and where each frame goes. The everyday frames (complete
+//! publishes, acks, bodies) are rewritten in place and leave as runs; everything else takes the slower way through
+//! [`Engine::client_frame`].
+
+use warren_wire::frame::{
+    FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Frame, FrameError, HEADER_LEN,
+    next_frame,
+};
+use warren_wire::method::{Method, MethodError, basic, channel, connection, method_id};
+use warren_wire::reply;
+
+use crate::api::Link;
+use crate::channel::{Channel, ChannelFault, Content, Standing, Switch};
+use crate::close;
+use crate::engine::Engine;
+use crate::fault::Fault;
+use crate::handshake::split;
+use crate::ids::{ChannelId, SessionId};
+use crate::session::Phase;
+
+/// Octets of frames that a channel may hold while it is on its way to another binding; beyond it the session is
+/// read no more until they could go on.
+const HELD_LIMIT: usize = 1 << 20;
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Done,
+    /// It must wait, with everything after it on its channel.
+    Hold,
+}
+
+impl Engine {
+    /// Walks over what a client sent. Returns how many octets are dealt with.
+    pub(crate) fn client_frames(&mut self, id: SessionId, buf: &mut [u8]) -> usize {
+        let mut at = 0;
+        while let Some(session) = self.sessions.get_mut(id) {
+            match session.phase {
+                Phase::Running | Phase::CloseSent => {}
+                Phase::Header => {
+                    let Some(header) = buf[at..].first_chunk::<8>() else {
+                        return at;
+                    };
+                    at += 8;
+                    self.client_header(id, *header);
+                    continue;
+                }
+                phase if phase.waits() => return at,
+                phase if phase.is_handshake() => {}
+                _ => return buf.len(),
+            }
+            let max = session.max_payload;
+            match next_frame(buf, at, max) {
+                Ok(Some(frame)) => {
+                    at = match self.client_run(id, buf, &frame) {
+                        Some(end) => end,
+                        None => {
+                            self.commit(Link::Session(id), buf);
+                            self.client_frame(id, &buf[frame.start..frame.end]);
+                            frame.end
+                        }
+                    };
+                }
+                Ok(None) => return at,
+                Err(error) => {
+                    self.commit(Link::Session(id), buf);
+                    self.client_frame_error(id, error);
+                    return buf.len();
+                }
+            }
+        }
+        at
+    }
+
+    /// The fast way. `None`: take the slower one, nothing has been changed.
+    #[inline]
+    fn client_run(&mut self, id: SessionId, buf: &mut [u8], frame: &Frame) -> Option<usize> {
+        let session = self.sessions.get_mut(id)?;
+        if frame.channel == 0 || session.phase != Phase::Running {
+            return None;
+        }
+        let channel = session.channel(frame.channel)?;
+        self.channel_run(channel, buf, frame)
+    }
+
+    #[inline]
+    fn channel_run(&mut self, id: ChannelId, buf: &mut [u8], frame: &Frame) -> Option<usize> {
+        if !self.channels.get(id)?.flows() {
+            return None;
+        }
+        match frame.kind {
+            FRAME_METHOD => match method_id(frame.payload(buf))? {
+                basic::PUBLISH => self.publish_run(id, buf, frame),
+                basic::ACK => self.ack_run(id, buf, frame),
+                _ => None,
+            },
+            FRAME_BODY => self.body_run(id, buf, frame),
+            _ => None,
+        }
+    }
+
+    /// One frame of a client, the slower way.
+    fn client_frame(&mut self, id: SessionId, frame: &[u8]) {
+        let number = u16::from_be_bytes([frame[1], frame[2]]);
+        let payload = &frame[HEADER_LEN..frame.len() - 1];
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        let running = session.phase == Phase::Running;
+        match (frame[0], number) {
+            (FRAME_HEARTBEAT, 0) => {}
+            (FRAME_METHOD, 0) => self.client_connection_method(id, payload),
+            _ if !running => {}
+            (_, 0) => {
+                let text = reply::text(503, "only methods and heartbeats may come on channel 0");
+                self.close_session(id, 503, &text, (0, 0), close::PROTOCOL);
+            }
+            (kind, _) => match session.channel(number) {
+                Some(channel) => self.channel_frame(channel, frame),
+                None if kind == FRAME_METHOD => self.unopened(id, number, payload),
+                None => self.not_open(id, (0, 0)),
+            },
+        }
+    }
+
+    /// A method on channel 0.
+    fn client_connection_method(&mut self, id: SessionId, payload: &[u8]) {
+        let phase = self.sessions[id].phase;
+        let method = match Method::parse(payload) {
+            Ok(method) => method,
+            Err(_) if phase == Phase::CloseSent => return,
+            Err(error) => return self.bad_method(id, error),
+        };
+        match (phase, method) {
+            (Phase::CloseSent, Method::ConnectionCloseOk) => self.end_session(id, close::CLIENT, "closed"),
+            (Phase::CloseSent, Method::ConnectionClose(_)) => {
+                self.tell_client(id, 0, Method::ConnectionCloseOk)
+            }
+            (Phase::CloseSent, _) => {}
+            (Phase::Running, Method::ConnectionClose(_)) => self.client_close(id),
+            (Phase::Running, other) => {
+                let text = reply::text(503, "unexpected method on channel 0");
+                self.close_session(id, 503, &text, split(other.id()), close::PROTOCOL);
+            }
+            (_, method) => self.client_handshake(id, method),
+        }
+    }
+
+    /// A method on a channel that is not open.
+    fn unopened(&mut self, id: SessionId, number: u16, payload: &[u8]) {
+        match Method::parse(payload) {
+            Ok(Method::ChannelOpen) => self.open_client_channel(id, number),
+            // The client's answer to a close that crossed its own.
+            Ok(Method::ChannelCloseOk) => {}
+            Ok(other) => self.not_open(id, split(other.id())),
+            Err(error) => self.bad_method(id, error),
+        }
+    }
+
+    fn not_open(&mut self, id: SessionId, at: (u16, u16)) {
+        let text = reply::text(504, "expected 'channel.open'");
+        self.close_session(id, 504, &text, at, close::PROTOCOL);
+    }
+
+    /// channel.open is answered at once; nothing is opened upstream until a frame needs it.
+    fn open_client_channel(&mut self, id: SessionId, number: u16) {
+        let session = &self.sessions[id];
+        let (open, max) = (session.channels.len(), session.tune.channel_max);
+        if max != 0 && open >= usize::from(max) {
+            let detail =
+                format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+            self.close_session(id, 530, &reply::text(530, &detail), (0, 0), close::LIMIT);
+            return;
+        }
+        let channel = self.channels.insert(Channel::new(id, number));
+        self.sessions[id].channels.insert(number, channel);
+        self.tell_client(id, number, Method::ChannelOpenOk);
+    }
+
+    /// A frame on an open channel.
+    fn channel_frame(&mut self, id: ChannelId, frame: &[u8]) {
+        let channel = &mut self.channels[id];
+        match channel.standing {
+            Standing::Closing => return,
+            Standing::Refused => return self.refused_frame(id, frame),
+            Standing::Open => {}
+        }
+        if channel.switch != Switch::None || !channel.held.is_empty() {
+            self.hold(id, frame);
+            return;
+        }
+        let session = channel.session;
+        let payload = &frame[HEADER_LEN..frame.len() - 1];
+        let result = match (frame[0], channel.content) {
+            (FRAME_METHOD, Content::None) => match Method::parse(payload) {
+                Ok(method) => self.client_method(id, method, frame),
+                Err(error) => return self.bad_method(session, error),
+            },
+            (FRAME_HEADER, Content::Header) => self.publish_header(id, frame),
+            (FRAME_BODY, Content::Body(missing)) => self.publish_body(id, frame, missing),
+            (_, content) => Err(Fault::unexpected_frame(content)),
+        };
+        match result {
+            Ok(Flow::Done) => {}
+            Ok(Flow::Hold) => self.hold(id, frame),
+            Err(fault) => self.client_fault(id, &fault, frame),
+        }
+    }
+
+    /// A mistake of a client reaches that client alone.
+    fn client_fault(&mut self, id: ChannelId, fault: &Fault, frame: &[u8]) {
+        let channel = &mut self.channels[id];
+        let session = channel.session;
+        if channel.awaiting > 0 || channel.speaking.is_some() {
+            // Answers to earlier requests come first, and a content that is under way.
+            channel.switch = Switch::Awaiting;
+            self.hold(id, frame);
+            return;
+        }
+        let text = reply::text(fault.code, &fault.detail);
+        if fault.closes_connection {
+            self.close_session(session, fault.code, &text, fault.at, close::PROTOCOL);
+        } else {
+            self.channel_error(id, fault.code, text.as_bytes(), fault.at);
+        }
+    }
+
+    /// After Warren's channel.close only the answer matters.
+    fn refused_frame(&mut self, id: ChannelId, frame: &[u8]) {
+        match Method::parse(&frame[HEADER_LEN..frame.len() - 1]) {
+            Ok(Method::ChannelCloseOk) if frame[0] == FRAME_METHOD => self.remove_channel(id),
+            Ok(Method::ChannelClose(_)) if frame[0] == FRAME_METHOD => {
+                self.tell_channel(id, Method::ChannelCloseOk);
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps a frame until its channel is bound again.
+    pub(crate) fn hold(&mut self, id: ChannelId, frame: &[u8]) {
+        let channel = &mut self.channels[id];
+        channel.held.extend_from_slice(frame);
+        if channel.held.len() > HELD_LIMIT
+            && let Some(session) = self.sessions.get_mut(channel.session)
+        {
+            session.held_full = true;
+        }
+    }
+
+    /// Frames that were held go on, unless their channel has to wait again.
+    pub(crate) fn replay(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        if channel.switch != Switch::None || channel.held.is_empty() {
+            return;
+        }
+        let mut held = std::mem::take(&mut channel.held);
+        let session = channel.session;
+        let mut at = 0;
+        while let Ok(Some(frame)) = next_frame(&held, at, u32::MAX) {
+            if !self.channels.contains_key(id) {
+                break;
+            }
+            at = match self.channel_run(id, &mut held, &frame) {
+                Some(end) => end,
+                None => {
+                    self.commit(Link::Session(session), &held);
+                    self.channel_frame(id, &held[frame.start..frame.end]);
+                    frame.end
+                }
+            };
+        }
+        self.commit(Link::Session(session), &held);
+        let full = self.channels.get(id).is_some_and(|c| c.held.len() > HELD_LIMIT);
+        if !full
+            && let Some(session_state) = self.sessions.get_mut(session)
+            && session_state.held_full
+        {
+            session_state.held_full = false;
+            self.read_if_free(session);
+        }
+    }
+
+    /// The channel closes with an error; what it had upstream is given up.
+    pub(crate) fn channel_error(
+        &mut self,
+        id: ChannelId,
+        code: u16,
+        text: &[u8],
+        (class_id, method_id): (u16, u16),
+    ) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        let closing = channel.standing == Standing::Closing;
+        let session = channel.session;
+        if channel.speaking.is_some() {
+            let fault = ChannelFault {
+                code,
+                text: text.to_vec(),
+                at: (class_id, method_id),
+            };
+            channel.fault.get_or_insert(Box::new(fault));
+            return;
+        }
+        self.metrics.channel_errors += 1;
+        if self
+            .sessions
+            .get(session)
+            .is_some_and(|s| s.phase == Phase::Running)
+        {
+            let text = reply::cut_bytes(text);
+            let close = channel::Close {
+                reply_code: code,
+                reply_text: text,
+                class_id,
+                method_id,
+            };
+            self.tell_channel(id, Method::ChannelClose(close));
+        }
+        if closing {
+            return;
+        }
+        self.leave_all(id);
+        let channel = &mut self.channels[id];
+        channel.standing = Standing::Refused;
+        channel.switch = Switch::None;
+        channel.held = Vec::new();
+        channel.content = Content::None;
+        channel.assembly = None;
+        channel.consumers = Vec::new();
+        channel.awaiting = 0;
+        if self
+            .sessions
+            .get(session)
+            .is_none_or(|s| s.phase != Phase::Running)
+        {
+            self.remove_channel(id);
+        }
+    }
+
+    /// What the broker would answer to a method that it cannot read: it resets the socket without a word; the
+    /// client of a shared connection is told.
+    fn bad_method(&mut self, id: SessionId, error: MethodError) {
+        let (code, detail, at) = match error {
+            MethodError::Unknown(method) => (503, "unknown method", split(method)),
+            MethodError::Malformed(method) => (502, "malformed method", split(method)),
+            MethodError::Truncated => (501, "a method frame without a method", (0, 0)),
+        };
+        self.close_session(id, code, &reply::text(code, detail), at, close::PROTOCOL);
+    }
+
+    fn client_frame_error(&mut self, id: SessionId, error: FrameError) {
+        if self.sessions.get(id).is_some_and(|s| s.phase.is_handshake()) {
+            self.end_session(id, close::PROTOCOL, &error.to_string());
+            return;
+        }
+        let detail = match error {
+            FrameError::TooLarge { kind, size, max } => {
+                format!("type {kind}, all octets = <<>>: {{frame_too_large,{size},{max}}}")
+            }
+            FrameError::Type(kind) => format!("type {kind} is not a frame type"),
+            FrameError::End(octet) => format!("a frame ends in {octet:#04x} and not in {FRAME_END:#04x}"),
+        };
+        self.close_session(id, 501, &reply::text(501, &detail), (0, 0), close::PROTOCOL);
+    }
+
+    /// Tells a client that its broker is blocked, at its own first publish during the alarm.
+    pub(crate) fn tell_blocked(&mut self, id: SessionId, reason: &[u8]) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        if session.told_blocked || !session.capabilities.connection_blocked {
+            return;
+        }
+        session.told_blocked = true;
+        self.tell_client(id, 0, Method::ConnectionBlocked(connection::Blocked { reason }));
+    }
+}

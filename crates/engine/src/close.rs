@@ -1,0 +1,266 @@
+//! How sessions end, whoever begins it.
+
+use std::time::Duration;
+
+use warren_wire::method::{Method, connection};
+use warren_wire::reply;
+
+use crate::api::{Command, Gone, Link};
+use crate::channel::Standing;
+use crate::dial;
+use crate::engine::Engine;
+use crate::event::Event;
+use crate::ids::{SessionId, UpstreamId};
+use crate::session::Phase;
+use crate::upstream::{Purpose, Stage};
+
+/// Reasons, as in [`crate::metrics::CLIENT_CLOSE_REASONS`].
+pub(crate) const CLIENT: usize = 0;
+pub(crate) const VANISHED: usize = 1;
+pub(crate) const REFUSED: usize = 2;
+pub(crate) const PROTOCOL: usize = 3;
+pub(crate) const UPSTREAM: usize = 4;
+pub(crate) const LIMIT: usize = 5;
+pub(crate) const HEARTBEAT: usize = 6;
+pub(crate) const SHUTDOWN: usize = 7;
+
+/// How long a client may take to answer connection.close.
+const CLOSE_OK_WITHIN: Duration = Duration::from_secs(3);
+
+impl Engine {
+    /// Closes a session with an error: connection.close now, the socket after close-ok or a moment.
+    pub(crate) fn close_session(
+        &mut self,
+        id: SessionId,
+        code: u16,
+        text: &str,
+        (class_id, method_id): (u16, u16),
+        reason: usize,
+    ) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        if matches!(session.phase, Phase::CloseSent | Phase::Ended) {
+            return;
+        }
+        session.phase = Phase::CloseSent;
+        session.ending.get_or_insert((reason, text.to_owned()));
+        session.stalled_on = None;
+        let deadline = self.now + CLOSE_OK_WITHIN;
+        session.deadline = Some(deadline);
+        self.arm_session(id, deadline);
+        let text = reply::cut(text);
+        let close = connection::Close {
+            reply_code: code,
+            reply_text: text.as_bytes(),
+            class_id,
+            method_id,
+        };
+        self.tell_client(id, 0, Method::ConnectionClose(close));
+        self.abandon_channels(id);
+        self.close_lane(id);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.outbox_full = false;
+            session.held_full = false;
+            self.commands.push_back(Command::Read(Link::Session(id)));
+        }
+    }
+
+    /// Ends a session without a further word: what waits is written, then the socket ends.
+    pub(crate) fn end_session(&mut self, id: SessionId, reason: usize, text: &str) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        if session.phase == Phase::Ended {
+            return;
+        }
+        session.phase = Phase::Ended;
+        session.deadline = None;
+        session.ending.get_or_insert((reason, text.to_owned()));
+        self.abandon_channels(id);
+        self.close_lane(id);
+        self.commands.push_back(Command::Close(Link::Session(id)));
+    }
+
+    /// Ends a session at once: its client neither reads nor answers.
+    pub(crate) fn abort_session(&mut self, id: SessionId, reason: usize, text: &str) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        session.phase = Phase::Ended;
+        session.deadline = None;
+        session.ending.get_or_insert((reason, text.to_owned()));
+        session.outbox.clear();
+        self.abandon_channels(id);
+        self.close_lane(id);
+        self.commands.push_back(Command::Abort(Link::Session(id)));
+    }
+
+    /// connection.close from the client: everything it published is proven first.
+    pub(crate) fn client_close(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        session.phase = Phase::Leaving;
+        session
+            .ending
+            .get_or_insert((CLIENT, "closed by the client".into()));
+        for channel in session.channels.ids() {
+            self.client_closes_channel(channel);
+        }
+        self.close_lane_if_unused(id);
+        self.check_leaving(id);
+    }
+
+    /// Answers the client's connection.close once nothing is left to prove.
+    pub(crate) fn check_leaving(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else {
+            return;
+        };
+        if session.phase != Phase::Leaving || !session.channels.is_empty() {
+            return;
+        }
+        if session.lane.is_some_and(|lane| self.upstreams.contains_key(lane)) {
+            self.close_lane_if_unused(id);
+            return;
+        }
+        self.tell_client(id, 0, Method::ConnectionCloseOk);
+        self.end_session(id, CLIENT, "closed by the client");
+    }
+
+    fn close_lane_if_unused(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else {
+            return;
+        };
+        if session.channels.is_empty() {
+            self.close_lane(id);
+        }
+    }
+
+    /// The own lane ends with its session: the broker deletes what was exclusive to it.
+    fn close_lane(&mut self, id: SessionId) {
+        let lane = self.sessions.get(id).and_then(|s| s.lane);
+        if let Some(lane) = lane {
+            if self.upstreams.get(lane).is_some_and(|u| u.held_back) {
+                self.upstreams[lane].held_back = false;
+                self.commands.push_back(Command::Read(Link::Upstream(lane)));
+            }
+            self.close_upstream(lane, dial::IDLE, "its session has ended");
+        }
+    }
+
+    /// The client's socket is gone.
+    pub(crate) fn session_gone(&mut self, id: SessionId, why: Gone) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        let text = match why {
+            Gone::Closed => "the client closed the socket without a word".to_owned(),
+            Gone::Failed(text) => text,
+        };
+        session.ending.get_or_insert((VANISHED, text));
+        session.outbox.clear();
+        let keeps_on = matches!(session.phase, Phase::Running | Phase::Leaving);
+        session.phase = Phase::Gone;
+        for channel in session.channels.ids() {
+            let state = &self.channels[channel];
+            if keeps_on && state.standing == Standing::Open && !state.held.is_empty() {
+                // What it published completely waits for a binding: it goes on without its client.
+                self.client_closes_channel(channel);
+            } else {
+                self.abandon_channel(channel);
+            }
+        }
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        if session.channels.is_empty() {
+            self.forget_session(id);
+        } else {
+            let deadline = self.now + self.config.limits.wait_limit;
+            session.deadline = Some(deadline);
+            self.arm_session(id, deadline);
+        }
+    }
+
+    /// Nothing is left of a session.
+    pub(crate) fn forget_session(&mut self, id: SessionId) {
+        self.close_lane(id);
+        let Some(session) = self.sessions.remove(id) else {
+            return;
+        };
+        let (reason, why) = session.ending.unwrap_or((VANISHED, String::new()));
+        self.metrics.client_closes[reason] += 1;
+        let event = Event::SessionEnded {
+            session: id,
+            peer: session.peer.address,
+            lasted: self.now.since(session.opened_at),
+            why,
+        };
+        self.commands.push_back(Command::Event(event));
+        if let Some(tenant) = session.tenant
+            && let Some(tenant_state) = self.tenants.get_mut(tenant)
+        {
+            tenant_state.sessions -= 1;
+            tenant_state.last_used = self.now;
+            self.tenant_timer(tenant);
+        }
+        self.leave_login(session.login);
+        self.close_upstreams_if_stopping();
+    }
+
+    /// Every channel of a session is given up.
+    fn abandon_channels(&mut self, id: SessionId) {
+        let channels = self
+            .sessions
+            .get(id)
+            .map(|s| s.channels.ids())
+            .unwrap_or_default();
+        for channel in channels {
+            self.abandon_channel(channel);
+        }
+    }
+
+    /// A ready connection is lost, with everything that was on it. Its clients are told at once.
+    pub(crate) fn lose_upstream(&mut self, id: UpstreamId, reason: usize, text: &str) {
+        let Some(upstream) = self.upstreams.get_mut(id) else {
+            return;
+        };
+        upstream.ending.get_or_insert((reason, text.to_owned()));
+        upstream.stage = Stage::Ended;
+        let name = self.config.backends[upstream.backend].name.clone();
+        let lane_of = upstream.session.filter(|_| upstream.purpose == Purpose::Lane);
+        let ups = upstream.numbers.all();
+        let stalled: Vec<SessionId> = upstream.stalled.drain(..).collect();
+        let mut sessions: Vec<SessionId> = Vec::new();
+        for up in ups {
+            let Some(up_channel) = self.up_channels.remove(up) else {
+                continue;
+            };
+            if let Some(channel) = up_channel.owner.and_then(|c| self.channels.get(c))
+                && !sessions.contains(&channel.session)
+            {
+                sessions.push(channel.session);
+            }
+        }
+        self.detach_upstream(id);
+        sessions.extend(lane_of.filter(|s| !sessions.contains(s)));
+        let text = reply::text(320, &format!("the connection to broker {name} was lost: {text}"));
+        for session in sessions {
+            if self
+                .sessions
+                .get(session)
+                .is_some_and(|s| lane_of.is_some() && s.phase == Phase::Leaving)
+            {
+                // Its lane was being closed: the broker has deleted what was exclusive to it either way.
+                self.sessions[session].lane = None;
+                self.check_leaving(session);
+            } else {
+                self.close_session(session, 320, &text, (0, 0), UPSTREAM);
+            }
+        }
+        for session in stalled {
+            self.unstall(session, id);
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! The broker's side of the handshake: connections that learn, verify, prove, and join a pool.
+
+use std::time::Duration;
+
+use warren_wire::frame::PROTOCOL_HEADER;
+use warren_wire::method::{Method, connection};
+use warren_wire::table::{Table, Value};
+
+use crate::api::{Command, Gone, Link};
+use crate::config::FarmId;
+use crate::engine::Engine;
+use crate::event::Event;
+use crate::ids::{LoginId, SessionId, TenantId, UpstreamId};
+use crate::numbers::UpNumbers;
+use crate::outbox::Outbox;
+use crate::session::{Phase, Tune};
+use crate::tables;
+use crate::tenant::Refusal;
+use crate::timers::TimerKey;
+use crate::upstream::{Purpose, Stage, Upstream};
+
+/// The first pause after a failed attempt; it doubles up to [`RETRY_MOST`], so that the first attempt after a
+/// broker's return comes within a second or two.
+const RETRY_FIRST: u64 = 100;
+/// The longest pause between attempts, in milliseconds.
+const RETRY_MOST: u64 = 1_000;
+/// How long a connection may wait for credentials or for a virtual host before it is given up.
+const PARKED_FOR: Duration = Duration::from_secs(5);
+
+/// Reasons, as in [`crate::metrics::UPSTREAM_CLOSE_REASONS`].
+pub(crate) const IDLE: usize = 0;
+pub(crate) const BROKER: usize = 1;
+pub(crate) const LOST: usize = 2;
+pub(crate) const REFUSED: usize = 3;
+pub(crate) const HEARTBEAT: usize = 4;
+pub(crate) const SHUTDOWN: usize = 5;
+
+impl Engine {
+    /// Begins a connection to a farm. `None`: not now, the farm's timer will ask again.
+    pub(crate) fn dial(
+        &mut self,
+        farm: FarmId,
+        login: Option<LoginId>,
+        tenant: Option<TenantId>,
+    ) -> Option<UpstreamId> {
+        if self.farms[farm].retry_at.is_some_and(|at| self.now < at) {
+            return None;
+        }
+        let members = &self.config.farms[farm].backends;
+        let backend = members[self.farms[farm].next_backend % members.len()];
+        self.farms[farm].next_backend += 1;
+        let limits = &self.config.limits;
+        let deadline = self.now + limits.connect_timeout + limits.handshake_timeout;
+        let id = self.upstreams.insert(Upstream {
+            farm,
+            backend,
+            stage: Stage::Connecting,
+            purpose: Purpose::Any,
+            login,
+            tenant,
+            session: None,
+            tune: Tune::default(),
+            numbers: UpNumbers::default(),
+            idle_plain: Vec::new(),
+            idle_confirm: Vec::new(),
+            idle_since: self.now,
+            outbox: Outbox::new(&self.pool),
+            flushing: false,
+            stalled: std::collections::VecDeque::new(),
+            blocked: None,
+            held_back: false,
+            deadline: Some(deadline),
+            armed: None,
+            last_received: self.now,
+            last_sent: self.now,
+            ending: None,
+        });
+        if let Some(tenant) = tenant {
+            self.tenants[tenant].upstreams.push(id);
+        }
+        self.arm_upstream(id, deadline);
+        self.commands.push_back(Command::Connect {
+            upstream: id,
+            backend,
+        });
+        Some(id)
+    }
+
+    /// Has a connection find out what the farm's brokers say of themselves.
+    pub(crate) fn learn(&mut self, farm: FarmId) {
+        if self.farms[farm].learning > 0 || self.farms[farm].curious.is_empty() {
+            return;
+        }
+        if self.dial(farm, None, None).is_some() {
+            self.farms[farm].learning += 1;
+        } else {
+            // The last attempt has failed a moment ago: the client is not kept waiting for the next.
+            self.release_curious(farm);
+        }
+    }
+
+    /// The sessions that waited for the server properties go on, with what is known.
+    fn release_curious(&mut self, farm: FarmId) {
+        for id in std::mem::take(&mut self.farms[farm].curious) {
+            if self.sessions.get(id).is_some_and(|s| s.phase == Phase::Greeting) {
+                self.send_start(id);
+            }
+        }
+    }
+
+    pub(crate) fn greet_upstream(&mut self, id: UpstreamId) {
+        if let Some(upstream) = self.upstreams.get_mut(id)
+            && upstream.stage == Stage::Connecting
+        {
+            upstream.stage = Stage::Greeting;
+            upstream.last_received = self.now;
+            self.send_upstream(id, |out| out.extend_from_slice(&PROTOCOL_HEADER));
+        }
+    }
+
+    /// A method on channel 0 before the connection is ready.
+    pub(crate) fn broker_handshake(&mut self, id: UpstreamId, method: Method<'_>) {
+        let stage = self.upstreams[id].stage;
+        match (stage, method) {
+            (Stage::Greeting, Method::ConnectionStart(start)) => self.broker_start(id, &start),
+            (Stage::Verifying, Method::ConnectionTune(tune)) => self.broker_tune(id, tune),
+            (Stage::Opening, Method::ConnectionOpenOk) => self.upstream_ready(id),
+            (_, Method::ConnectionClose(close)) => self.broker_refuses(id, &close),
+            (_, other) => {
+                let text = format!("unexpected method {:#x} in the handshake", other.id());
+                self.abort_upstream(id, BROKER, &text);
+            }
+        }
+    }
+
+    fn broker_start(&mut self, id: UpstreamId, start: &connection::Start<'_>) {
+        let farm = self.upstreams[id].farm;
+        let state = &mut self.farms[farm];
+        state.properties = Some(start.server_properties.as_bytes().to_vec());
+        state.is_rabbitmq = start.server_properties.get(b"product") == Some(Value::Str(b"RabbitMQ"));
+        state.mechanisms = start.mechanisms.to_vec();
+        state.failures = 0;
+        state.retry_at = None;
+        if self.upstreams[id].login.is_some() {
+            self.send_start_ok(id);
+            self.release_curious(farm);
+            return;
+        }
+        self.farms[farm].learning = self.farms[farm].learning.saturating_sub(1);
+        self.upstreams[id].stage = Stage::Greeted;
+        self.park(id);
+        self.farms[farm].greeted.push(id);
+        self.release_curious(farm);
+    }
+
+    /// A connection that waits for its next use, for a moment.
+    fn park(&mut self, id: UpstreamId) {
+        let deadline = self.now + PARKED_FOR;
+        self.upstreams[id].deadline = Some(deadline);
+        self.arm_upstream(id, deadline);
+    }
+
+    /// connection.start-ok with the client's own credentials.
+    pub(crate) fn send_start_ok(&mut self, id: UpstreamId) {
+        let upstream = &mut self.upstreams[id];
+        let Some(login) = upstream.login else { return };
+        upstream.stage = Stage::Verifying;
+        let deadline = self.now + self.config.limits.handshake_timeout;
+        upstream.deadline = Some(deadline);
+        self.arm_upstream(id, deadline);
+        let Some(credentials) = self.logins.get(login).map(|l| l.credentials.clone()) else {
+            return;
+        };
+        let properties = tables::client_properties(&format!("Warren worker {}", self.options.worker));
+        let method = Method::ConnectionStartOk(connection::StartOk {
+            client_properties: Table::from_encoded(&properties).unwrap_or(Table::EMPTY),
+            mechanism: &credentials.mechanism,
+            response: &credentials.response,
+            locale: b"en_US",
+        });
+        self.tell_upstream(id, 0, method);
+    }
+
+    fn broker_tune(&mut self, id: UpstreamId, tune: connection::Tune) {
+        let tune = Tune {
+            channel_max: tune.channel_max,
+            frame_max: tune.frame_max,
+            heartbeat: tune.heartbeat,
+        };
+        let upstream = &mut self.upstreams[id];
+        upstream.tune = tune;
+        self.farms[upstream.farm].tune = tune;
+        let Some(login) = upstream.login else { return };
+        if upstream.tenant.is_some() {
+            self.open_vhost(id);
+        } else {
+            upstream.stage = Stage::Verified;
+            self.park(id);
+            if let Some(state) = self.logins.get_mut(login) {
+                state.parked = Some(id);
+            }
+        }
+        if let Some(state) = self.logins.get_mut(login) {
+            state.verifying = state.verifying.filter(|u| *u != id);
+        }
+        self.login_verified(login);
+    }
+
+    /// connection.tune-ok and connection.open in one write.
+    pub(crate) fn open_vhost(&mut self, id: UpstreamId) {
+        let upstream = &mut self.upstreams[id];
+        let Some(tenant) = upstream.tenant else { return };
+        upstream.stage = Stage::Opening;
+        let deadline = self.now + self.config.limits.handshake_timeout;
+        upstream.deadline = Some(deadline);
+        let tune = upstream.tune;
+        self.arm_upstream(id, deadline);
+        let vhost = self
+            .tenants
+            .get(tenant)
+            .map(|t| t.vhost.clone())
+            .unwrap_or_default();
+        let ok = connection::TuneOk {
+            channel_max: tune.channel_max,
+            frame_max: tune.frame_max,
+            heartbeat: tune.heartbeat,
+        };
+        self.tell_upstream(id, 0, Method::ConnectionTuneOk(ok));
+        let open = connection::Open {
+            virtual_host: vhost.as_bytes(),
+        };
+        self.tell_upstream(id, 0, Method::ConnectionOpen(open));
+    }
+
+    fn upstream_ready(&mut self, id: UpstreamId) {
+        let now = self.now;
+        let upstream = &mut self.upstreams[id];
+        upstream.stage = Stage::Ready;
+        upstream.deadline = None;
+        upstream.idle_since = now;
+        let Some(tenant) = upstream.tenant else { return };
+        self.metrics.upstream_connects += 1;
+        let event = Event::UpstreamOpened {
+            upstream: id,
+            backend: upstream.backend,
+            purpose: upstream.purpose.name(),
+        };
+        let farm = upstream.farm;
+        self.commands.push_back(Command::Event(event));
+        self.schedule_upstream(id);
+        self.farms[farm].failures = 0;
+        if let Some(state) = self.tenants.get_mut(tenant) {
+            state.proving = state.proving.filter(|u| *u != id);
+        }
+        self.tenant_proven(tenant);
+        match self.upstreams[id].session {
+            Some(session) => self.lane_ready(id, session),
+            None => self.serve(tenant),
+        }
+    }
+
+    /// connection.close during the handshake: wrong credentials, no such virtual host, a limit.
+    fn broker_refuses(&mut self, id: UpstreamId, close: &connection::Close<'_>) {
+        let upstream = &self.upstreams[id];
+        let refusal = Refusal {
+            code: close.reply_code,
+            text: close.reply_text.to_vec(),
+            class: close.class_id,
+            method: close.method_id,
+            at: self.now,
+        };
+        let (stage, login, tenant) = (upstream.stage, upstream.login, upstream.tenant);
+        self.tell_upstream(id, 0, Method::ConnectionCloseOk);
+        let text = String::from_utf8_lossy(close.reply_text).into_owned();
+        self.detach_upstream(id);
+        self.end_upstream(id, REFUSED, &text);
+        match (stage, login, tenant) {
+            (Stage::Verifying, Some(login), _) => self.login_refused(login, refusal),
+            (_, _, Some(tenant)) => self.tenant_refused(tenant, refusal),
+            _ => {}
+        }
+    }
+
+    /// Whoever counted on a connection that is not ready yet counts on it no more.
+    pub(crate) fn detach_upstream(&mut self, id: UpstreamId) {
+        let upstream = &self.upstreams[id];
+        let (farm, login, tenant, session) =
+            (upstream.farm, upstream.login, upstream.tenant, upstream.session);
+        if login.is_none() && matches!(upstream.stage, Stage::Connecting | Stage::Greeting) {
+            self.farms[farm].learning = self.farms[farm].learning.saturating_sub(1);
+        }
+        self.farms[farm].greeted.retain(|u| *u != id);
+        if let Some(login) = login.and_then(|l| self.logins.get_mut(l)) {
+            login.verifying = login.verifying.filter(|u| *u != id);
+            login.parked = login.parked.filter(|u| *u != id);
+        }
+        if let Some(tenant) = tenant.and_then(|t| self.tenants.get_mut(t)) {
+            tenant.proving = tenant.proving.filter(|u| *u != id);
+            tenant.upstreams.retain(|u| *u != id);
+        }
+        if let Some(session) = session.and_then(|s| self.sessions.get_mut(s))
+            && session.lane == Some(id)
+        {
+            session.lane = None;
+        }
+    }
+
+    /// An attempt has failed: nobody tries again before a pause, those who wait are asked again after it.
+    pub(crate) fn attempt_failed(&mut self, id: UpstreamId, text: &str) {
+        let upstream = &self.upstreams[id];
+        let (farm, backend) = (upstream.farm, upstream.backend);
+        let name = &self.config.backends[backend].name;
+        let state = &mut self.farms[farm];
+        state.failures = state.failures.saturating_add(1);
+        state.last_error = format!("{name}: {text}");
+        let pause = (RETRY_FIRST << state.failures.min(4)).min(RETRY_MOST);
+        let jitter = self.random.below(pause / 2 + 1);
+        let retry_at = self.now + Duration::from_millis(pause / 2 + jitter);
+        self.farms[farm].retry_at = Some(retry_at);
+        self.metrics.upstream_connect_failures += 1;
+        self.wheel.schedule(retry_at, TimerKey::Farm(farm));
+        self.release_curious(farm);
+    }
+
+    /// Everybody who waits for a connection to this farm asks again.
+    pub(crate) fn farm_timer(&mut self, farm: FarmId) {
+        if self.farms[farm].retry_at.is_some_and(|at| self.now < at) {
+            return;
+        }
+        self.farms[farm].retry_at = None;
+        let logins: Vec<LoginId> = self
+            .logins
+            .iter()
+            .filter(|(_, l)| l.farm == farm && !l.waiters.is_empty())
+            .map(|l| l.0)
+            .collect();
+        for login in logins {
+            self.check_login(login);
+        }
+        let tenants: Vec<TenantId> = self
+            .tenants
+            .iter()
+            .filter(|(_, t)| t.farm == farm && !(t.entering.is_empty() && t.waiting.is_empty()))
+            .map(|t| t.0)
+            .collect();
+        for tenant in tenants {
+            self.check_tenant(tenant);
+        }
+        self.learn(farm);
+    }
+
+    /// A broker's socket is gone.
+    pub(crate) fn upstream_gone(&mut self, id: UpstreamId, why: Gone) {
+        let Some(upstream) = self.upstreams.get(id) else {
+            return;
+        };
+        let text = match why {
+            Gone::Closed => "the broker closed the socket".to_owned(),
+            Gone::Failed(text) => text,
+        };
+        let stage = upstream.stage;
+        match stage {
+            Stage::Ended => {}
+            Stage::Closing => self.lose_upstream(id, LOST, &text),
+            Stage::Ready => self.lose_upstream(id, LOST, &text),
+            _ => {
+                let text = if stage == Stage::Verifying {
+                    format!("{text} while it checked the credentials")
+                } else {
+                    text
+                };
+                self.attempt_failed(id, &text);
+                self.detach_upstream(id);
+                self.upstreams[id].ending.get_or_insert((LOST, text));
+            }
+        }
+        self.remove_upstream(id);
+    }
+
+    fn remove_upstream(&mut self, id: UpstreamId) {
+        let Some(upstream) = self.upstreams.remove(id) else {
+            return;
+        };
+        let (reason, why) = upstream.ending.unwrap_or((LOST, "ended".into()));
+        self.metrics.upstream_closes[reason] += 1;
+        let expected = matches!(reason, IDLE | SHUTDOWN);
+        let event = Event::UpstreamEnded {
+            upstream: id,
+            backend: upstream.backend,
+            why,
+            expected,
+        };
+        self.commands.push_back(Command::Event(event));
+        if let Some(session) = upstream.session {
+            self.check_leaving(session);
+        }
+        if let Some(tenant) = upstream.tenant {
+            self.serve(tenant);
+            self.tenant_timer(tenant);
+        }
+        if let Some(login) = upstream.login {
+            self.login_timer(login);
+        }
+    }
+
+    /// What is left in the outbox is written, then the socket ends.
+    pub(crate) fn end_upstream(&mut self, id: UpstreamId, reason: usize, text: &str) {
+        if let Some(upstream) = self.upstreams.get_mut(id)
+            && upstream.stage != Stage::Ended
+        {
+            upstream.stage = Stage::Ended;
+            upstream.deadline = None;
+            upstream.ending.get_or_insert((reason, text.to_owned()));
+            self.commands.push_back(Command::Close(Link::Upstream(id)));
+        }
+    }
+
+    /// The connection broke a rule or a deadline: it ends at once, as if it had been lost.
+    pub(crate) fn abort_upstream(&mut self, id: UpstreamId, reason: usize, text: &str) {
+        let Some(upstream) = self.upstreams.get_mut(id) else {
+            return;
+        };
+        let stage = upstream.stage;
+        if stage == Stage::Ended {
+            return;
+        }
+        upstream.ending.get_or_insert((reason, text.to_owned()));
+        if matches!(stage, Stage::Ready | Stage::Closing) {
+            self.lose_upstream(id, reason, text);
+        } else {
+            self.attempt_failed(id, text);
+            self.detach_upstream(id);
+        }
+        if let Some(upstream) = self.upstreams.get_mut(id) {
+            upstream.stage = Stage::Ended;
+            self.commands.push_back(Command::Abort(Link::Upstream(id)));
+        }
+    }
+
+    /// connection.close towards a broker, when nothing uses the connection any more.
+    pub(crate) fn close_upstream(&mut self, id: UpstreamId, reason: usize, text: &str) {
+        let Some(upstream) = self.upstreams.get_mut(id) else {
+            return;
+        };
+        match upstream.stage {
+            Stage::Ready => {
+                upstream.stage = Stage::Closing;
+                upstream.ending.get_or_insert((reason, text.to_owned()));
+                let deadline = self.now + self.config.limits.handshake_timeout;
+                upstream.deadline = Some(deadline);
+                self.arm_upstream(id, deadline);
+                let close = connection::Close {
+                    reply_code: 200,
+                    reply_text: text.as_bytes(),
+                    class_id: 0,
+                    method_id: 0,
+                };
+                self.tell_upstream(id, 0, Method::ConnectionClose(close));
+            }
+            Stage::Closing | Stage::Ended => {}
+            _ => {
+                upstream.ending.get_or_insert((reason, text.to_owned()));
+                self.detach_upstream(id);
+                self.upstreams[id].stage = Stage::Ended;
+                self.commands.push_back(Command::Abort(Link::Upstream(id)));
+            }
+        }
+    }
+
+    /// Once stopping, every upstream without work is closed.
+    pub(crate) fn close_upstreams_if_stopping(&mut self) {
+        if self.stopping.is_none() || !self.sessions.is_empty() {
+            return;
+        }
+        let all: Vec<UpstreamId> = self.upstreams.keys().collect();
+        for id in all {
+            if self.upstreams[id].busy() == 0 {
+                self.close_upstream(id, SHUTDOWN, "Warren is stopping");
+            }
+        }
+    }
+
+    /// An own lane for this session, or the one it has.
+    pub(crate) fn want_lane(&mut self, session: SessionId) -> Option<UpstreamId> {
+        let lane = self.sessions[session].lane;
+        if let Some(id) = lane {
+            return Some(id).filter(|id| self.upstreams[*id].stage == Stage::Ready);
+        }
+        let tenant = self.sessions[session].tenant?;
+        let (farm, login) = (self.tenants[tenant].farm, self.tenants[tenant].login);
+        let id = self.dial(farm, Some(login), Some(tenant))?;
+        self.tenants[tenant].upstreams.retain(|u| *u != id);
+        self.upstreams[id].purpose = Purpose::Lane;
+        self.upstreams[id].session = Some(session);
+        self.sessions[session].lane = Some(id);
+        None
+    }
+}

@@ -1,0 +1,272 @@
+//! How bytes leave: runs of the input as one slice, frames of Warren's own, and what happens when a peer does not
+//! read. Whether a run is copied or kept by reference is decided by its size.
+
+use warren_wire::method::Method;
+
+use crate::api::{Command, Link};
+use crate::buf::Input;
+use crate::engine::Engine;
+use crate::ids::{ChannelId, SessionId, UpstreamId};
+use crate::outbox::Outbox;
+
+/// A run at least this long is kept by reference: below it, copying is cheaper than pinning a whole block and
+/// taking the buffer out of circulation (docs/spikes.md).
+const REFERENCE_FROM: usize = 8 * 1024;
+
+/// What a session adds to an upstream's outbox in one turn, about: as many sessions are woken as have room.
+const TURN: usize = 64 * 1024;
+
+/// Above this, a lane is read no more until its session has read.
+const LANE_OUTBOX: usize = 1 << 20;
+
+/// Where a run of the input goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    Session(SessionId),
+    Upstream(UpstreamId),
+    /// To the publish that this channel is assembling.
+    Assembly(ChannelId),
+    /// Nowhere: the publish that this channel is assembling is complete.
+    Complete(ChannelId),
+}
+
+/// A run of the input and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    to: To,
+    start: usize,
+    end: usize,
+}
+
+impl Engine {
+    /// Sends a run of the input; neighbours become one.
+    #[inline]
+    pub(crate) fn pass(&mut self, to: To, start: usize, end: usize) {
+        if let Some(last) = self.pieces.last_mut()
+            && last.to == to
+            && last.end == start
+        {
+            last.end = end;
+            return;
+        }
+        self.pieces.push(Piece { to, start, end });
+    }
+
+    /// Brings what was passed so far into the outboxes, by copying. Needed before anything is written directly.
+    #[inline]
+    pub(crate) fn commit(&mut self, source: Link, buf: &[u8]) {
+        for at in 0..self.pieces.len() {
+            let Piece { to, start, end } = self.pieces[at];
+            if let Some(outbox) = self.outbox_of(to) {
+                outbox.push_copy(&buf[start..end]);
+            }
+            self.grew(to, source);
+        }
+        self.pieces.clear();
+    }
+
+    /// The end of a step: long runs are kept by reference.
+    pub(crate) fn commit_input(&mut self, source: Link, input: &Input) {
+        for at in 0..self.pieces.len() {
+            let Piece { to, start, end } = self.pieces[at];
+            if let Some(outbox) = self.outbox_of(to) {
+                if end - start >= REFERENCE_FROM {
+                    outbox.push_ref(input.slice(start..end));
+                } else {
+                    outbox.push_copy(&input.bytes()[start..end]);
+                }
+            }
+            self.grew(to, source);
+        }
+        self.pieces.clear();
+    }
+
+    fn outbox_of(&mut self, to: To) -> Option<&mut Outbox> {
+        match to {
+            To::Session(id) => self.sessions.get_mut(id).map(|s| &mut s.outbox),
+            To::Upstream(id) => self.upstreams.get_mut(id).map(|u| &mut u.outbox),
+            To::Assembly(id) => self.channels.get_mut(id)?.assembly.as_deref_mut(),
+            To::Complete(_) => None,
+        }
+    }
+
+    /// Something was added to an outbox: have it written, and hold back whoever fills it.
+    fn grew(&mut self, to: To, source: Link) {
+        match to {
+            To::Session(id) => self.session_outbox_grew(id, Some(source)),
+            To::Upstream(id) => {
+                self.flush_upstream(id);
+                if let Link::Session(session) = source {
+                    self.stall_if_full(session, id);
+                }
+            }
+            To::Assembly(_) => {}
+            To::Complete(id) => self.send_assembly(id),
+        }
+    }
+
+    /// Writes frames of Warren's own to a client.
+    pub(crate) fn send_client(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.outbox.write_with(write);
+            self.session_outbox_grew(id, None);
+        }
+    }
+
+    /// Writes one method to a client.
+    pub(crate) fn tell_client(&mut self, id: SessionId, channel: u16, method: Method<'_>) {
+        self.send_client(id, |out| method.write(channel, out));
+    }
+
+    /// Writes frames on a client's channel: at once, or when the content that is under way there is complete.
+    pub(crate) fn send_channel(&mut self, id: ChannelId, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        if channel.speaking.is_some() {
+            write(&mut channel.afterwards);
+        } else {
+            let session = channel.session;
+            self.send_client(session, write);
+        }
+    }
+
+    /// Writes one method on a client's channel.
+    pub(crate) fn tell_channel(&mut self, id: ChannelId, method: Method<'_>) {
+        let Some(channel) = self.channels.get(id) else {
+            return;
+        };
+        let number = channel.number;
+        self.send_channel(id, |out| method.write(number, out));
+    }
+
+    /// Writes frames of Warren's own to a broker.
+    pub(crate) fn send_upstream(&mut self, id: UpstreamId, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(upstream) = self.upstreams.get_mut(id) {
+            upstream.outbox.write_with(write);
+            self.flush_upstream(id);
+        }
+    }
+
+    /// Writes one method to a broker.
+    pub(crate) fn tell_upstream(&mut self, id: UpstreamId, channel: u16, method: Method<'_>) {
+        self.send_upstream(id, |out| method.write(channel, out));
+    }
+
+    pub(crate) fn flush_upstream(&mut self, id: UpstreamId) {
+        if let Some(upstream) = self.upstreams.get_mut(id)
+            && !upstream.flushing
+        {
+            upstream.flushing = true;
+            self.commands.push_back(Command::Flush(Link::Upstream(id)));
+        }
+    }
+
+    fn session_outbox_grew(&mut self, id: SessionId, source: Option<Link>) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        if !session.flushing {
+            session.flushing = true;
+            self.commands.push_back(Command::Flush(Link::Session(id)));
+        }
+        let waiting = session.outbox.len();
+        if waiting <= LANE_OUTBOX {
+            return;
+        }
+        if let Some(Link::Upstream(up)) = source
+            && session.lane == Some(up)
+        {
+            self.upstreams[up].held_back = true;
+        }
+        if waiting > self.config.limits.session_outbox {
+            session.outbox_full = true;
+            if !self.slow.contains(&id) {
+                self.slow.push(id);
+            }
+        }
+    }
+
+    /// Reads a session no more while the upstream that it writes to has no room.
+    pub(crate) fn stall_if_full(&mut self, id: SessionId, up: UpstreamId) {
+        let (Some(session), Some(upstream)) = (self.sessions.get_mut(id), self.upstreams.get_mut(up)) else {
+            return;
+        };
+        if session.stalled_on.is_none() && upstream.outbox.len() > self.config.limits.upstream_outbox {
+            session.stalled_on = Some(up);
+            upstream.stalled.push_back(id);
+        }
+    }
+
+    pub(crate) fn wrote_upstream(&mut self, id: UpstreamId, octets: usize) {
+        self.metrics.upstream_sent_octets += octets as u64;
+        let Some(upstream) = self.upstreams.get_mut(id) else {
+            return;
+        };
+        upstream.last_sent = self.now;
+        let limit = self.config.limits.upstream_outbox;
+        let waiting = upstream.outbox.len();
+        if upstream.stalled.is_empty() || waiting > limit / 2 {
+            return;
+        }
+        // Sessions take turns: as many go on as there is room for, the others keep their place.
+        let turns = if waiting == 0 {
+            usize::MAX
+        } else {
+            (limit - waiting).div_ceil(TURN)
+        };
+        for _ in 0..turns {
+            let Some(upstream) = self.upstreams.get_mut(id) else {
+                return;
+            };
+            let Some(session) = upstream.stalled.pop_front() else {
+                return;
+            };
+            self.unstall(session, id);
+        }
+    }
+
+    /// A session that waited for room on this upstream goes on.
+    pub(crate) fn unstall(&mut self, id: SessionId, up: UpstreamId) {
+        if let Some(session) = self.sessions.get_mut(id)
+            && session.stalled_on == Some(up)
+        {
+            session.stalled_on = None;
+            self.read_if_free(id);
+        }
+    }
+
+    /// Asks for more input once nothing holds the session back.
+    pub(crate) fn read_if_free(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id)
+            && session.may_read()
+        {
+            // The client could not send while it was not read: its silence does not count.
+            session.last_received = self.now;
+            self.commands.push_back(Command::Read(Link::Session(id)));
+        }
+    }
+
+    pub(crate) fn wrote_to_client(&mut self, id: SessionId, octets: usize) {
+        self.metrics.client_sent_octets += octets as u64;
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        session.last_sent = self.now;
+        let waiting = session.outbox.len();
+        let lane = session.lane;
+        if session.outbox_full && waiting <= self.config.limits.session_outbox / 2 {
+            session.outbox_full = false;
+            self.read_if_free(id);
+        }
+        if waiting <= LANE_OUTBOX / 2
+            && let Some(lane) = lane
+            && let Some(upstream) = self.upstreams.get_mut(lane)
+            && upstream.held_back
+        {
+            upstream.held_back = false;
+            upstream.last_received = self.now;
+            self.commands.push_back(Command::Read(Link::Upstream(lane)));
+        }
+    }
+}

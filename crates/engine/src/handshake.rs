@@ -1,0 +1,480 @@
+//! The client's side of the handshake, step by step (AMQP 0-9-1 section 2.2.4). Credentials are checked with the
+//! broker before the client hears of success: 403 comes at start-ok, 530 at open, with the broker's own text.
+
+use std::hash::{Hash, Hasher};
+
+use rustc_hash::FxHasher;
+use warren_wire::frame::PROTOCOL_HEADER;
+use warren_wire::method::{Method, MethodId, connection};
+use warren_wire::reply;
+use warren_wire::table::{Table, Value};
+
+use crate::api::{Command, Link, Peer};
+use crate::close;
+use crate::engine::Engine;
+use crate::event::Event;
+use crate::ids::{ChannelId, SessionId};
+use crate::numbers::SessionChannels;
+use crate::outbox::Outbox;
+use crate::session::{Capabilities, Credentials, HandOff, Phase, Session, Tune};
+use crate::tables;
+use crate::tenant::Refusal;
+
+impl Engine {
+    fn new_session(&mut self, peer: Peer, phase: Phase) -> SessionId {
+        let deadline = self.now + self.config.limits.handshake_timeout;
+        let id = self.sessions.insert(Session {
+            peer,
+            phase,
+            opened_at: self.now,
+            deadline: Some(deadline),
+            credentials: None,
+            login: None,
+            tenant: None,
+            vhost: "".into(),
+            capabilities: Capabilities::default(),
+            tune: Tune {
+                channel_max: 0,
+                frame_max: 0,
+                heartbeat: 0,
+            },
+            max_payload: u32::try_from(self.config.limits.unauthenticated_octets).unwrap_or(u32::MAX),
+            channels: SessionChannels::default(),
+            lane: None,
+            exclusive: std::collections::BTreeSet::new(),
+            outbox: Outbox::new(&self.pool),
+            flushing: false,
+            stalled_on: None,
+            outbox_full: false,
+            held_full: false,
+            told_blocked: false,
+            last_received: self.now,
+            last_sent: self.now,
+            recent: (0, ChannelId::default()),
+            armed: None,
+            close: crate::config::CloseMode::Confirmed,
+            ending: None,
+        });
+        self.arm_session(id, deadline);
+        id
+    }
+
+    pub(crate) fn begin_session(&mut self, peer: Peer) -> SessionId {
+        self.new_session(peer, Phase::Header)
+    }
+
+    /// A session from another worker: everything but its virtual host is settled.
+    pub(crate) fn adopt_session(&mut self, hand_off: HandOff) -> SessionId {
+        let id = self.new_session(hand_off.peer, Phase::Open);
+        let session = &mut self.sessions[id];
+        session.outbox.push_copy(&hand_off.unsent);
+        session.capabilities = hand_off.capabilities;
+        session.tune = hand_off.tune;
+        session.max_payload = hand_off.tune.max_payload();
+        session.vhost = hand_off.vhost.as_str().into();
+        let user = hand_off.credentials.user.clone();
+        let listener = session.peer.listener;
+        if !session.outbox.is_empty() {
+            self.send_client(id, |_| {});
+        }
+        let Some(route) = self.config.route(listener, &hand_off.vhost, &user) else {
+            self.refuse_route(id, &hand_off.vhost);
+            return id;
+        };
+        let (farm, vhost, close) = (route.farm, upstream_vhost(route, &hand_off.vhost), route.close);
+        self.sessions[id].close = close;
+        let login = self.find_login(farm, &hand_off.credentials);
+        if hand_off.verified {
+            self.logins[login].verified_at = Some(self.now);
+        }
+        self.logins[login].sessions += 1;
+        let session = &mut self.sessions[id];
+        session.login = Some(login);
+        session.credentials = Some(Box::new(hand_off.credentials));
+        self.enter(id, &vhost);
+        id
+    }
+
+    /// The first eight octets of a connection.
+    pub(crate) fn client_header(&mut self, id: SessionId, header: [u8; 8]) {
+        if header != PROTOCOL_HEADER {
+            // Section 4.2.2: answer with the header that is spoken here, and close.
+            self.send_client(id, |out| out.extend_from_slice(&PROTOCOL_HEADER));
+            let text = if header.starts_with(b"AMQP") {
+                "another protocol version"
+            } else {
+                "not AMQP"
+            };
+            self.end_session(id, close::PROTOCOL, text);
+            return;
+        }
+        let farm = self.listener_farm(id);
+        if self.farms[farm].properties.is_some() {
+            self.send_start(id);
+        } else {
+            self.sessions[id].phase = Phase::Greeting;
+            self.farms[farm].curious.push(id);
+            self.learn(farm);
+        }
+    }
+
+    /// The farm whose properties a session is shown.
+    fn listener_farm(&self, id: SessionId) -> usize {
+        let listener = self.sessions[id].peer.listener;
+        self.config
+            .only_farm(listener)
+            .or_else(|| self.config.routes.first().map(|r| r.farm))
+            .unwrap_or(0)
+    }
+
+    /// connection.start, with the broker's own server properties and Warren named beside them.
+    pub(crate) fn send_start(&mut self, id: SessionId) {
+        let farm = &self.farms[self.listener_farm(id)];
+        let mut properties = farm.properties.clone().unwrap_or_else(tables::unknown_broker);
+        tables::put_str(
+            &mut properties,
+            "proxy",
+            concat!("Warren ", env!("CARGO_PKG_VERSION")),
+        );
+        let server_properties = Table::from_encoded(&properties).unwrap_or(Table::EMPTY);
+        let start = Method::ConnectionStart(connection::Start {
+            version_major: 0,
+            version_minor: 9,
+            server_properties,
+            mechanisms: b"PLAIN AMQPLAIN",
+            locales: b"en_US",
+        });
+        self.tell_client(id, 0, start);
+        self.next_phase(id, Phase::StartOk);
+    }
+
+    /// Another step of the handshake begins, with a deadline of its own.
+    fn next_phase(&mut self, id: SessionId, phase: Phase) {
+        let timeout = if phase.waits() {
+            self.config.limits.wait_limit
+        } else {
+            self.config.limits.handshake_timeout
+        };
+        let deadline = self.now + timeout;
+        if let Some(session) = self.sessions.get_mut(id) {
+            let waited = session.phase.waits();
+            session.phase = phase;
+            session.deadline = Some(deadline);
+            self.arm_session(id, deadline);
+            if waited {
+                self.read_if_free(id);
+            }
+        }
+    }
+
+    /// A method on channel 0 before the session runs.
+    pub(crate) fn client_handshake(&mut self, id: SessionId, method: Method<'_>) {
+        let phase = self.sessions[id].phase;
+        match (phase, method) {
+            (Phase::StartOk, Method::ConnectionStartOk(ok)) => self.client_start_ok(id, &ok),
+            (Phase::TuneOk, Method::ConnectionTuneOk(ok)) => self.client_tune_ok(id, ok),
+            (Phase::Open, Method::ConnectionOpen(open)) => self.client_open(id, &open),
+            (_, Method::ConnectionClose(_)) => {
+                self.tell_client(id, 0, Method::ConnectionCloseOk);
+                self.end_session(id, close::CLIENT, "closed by the client during the handshake");
+            }
+            (_, other) => {
+                let text = reply::text(503, "unexpected method in the handshake");
+                self.close_session(id, 503, &text, split(other.id()), close::PROTOCOL);
+            }
+        }
+    }
+
+    fn client_start_ok(&mut self, id: SessionId, ok: &connection::StartOk<'_>) {
+        let Some(credentials) = credentials(ok) else {
+            let detail = format!(
+                "unknown authentication mechanism '{}'",
+                String::from_utf8_lossy(ok.mechanism)
+            );
+            self.close_session(id, 503, &reply::text(503, &detail), (10, 11), close::PROTOCOL);
+            return;
+        };
+        let session = &mut self.sessions[id];
+        session.capabilities = capabilities(ok.client_properties);
+        let remote = !session.peer.address.ip().to_canonical().is_loopback();
+        let listener = session.peer.listener;
+        if remote && credentials.user == "guest" && !self.config.limits.allow_remote_guest {
+            // Beside a broker, Warren makes remote clients look local: what the broker restricts stays restricted.
+            self.refuse_login(id, &login_refused(&credentials.mechanism, self.now));
+            return;
+        }
+        self.sessions[id].credentials = Some(Box::new(credentials));
+        match self.config.only_farm(listener) {
+            Some(farm) => self.verify(id, farm),
+            None => self.send_tune(id),
+        }
+    }
+
+    /// Checks credentials with the farm: from memory, together with others, or by a connection of their own.
+    fn verify(&mut self, id: SessionId, farm: usize) {
+        let Some(credentials) = self.sessions[id].credentials.clone() else {
+            return;
+        };
+        let login = self.find_login(farm, &credentials);
+        self.sessions[id].login = Some(login);
+        self.logins[login].sessions += 1;
+        if self.login_is_fresh(login) {
+            self.send_tune(id);
+        } else if let Some(refusal) = self.fresh_refusal(self.logins[login].refused.as_ref()) {
+            self.refuse_login(id, &refusal);
+        } else {
+            self.logins[login].waiters.push(id);
+            self.next_phase(id, Phase::Verifying);
+            self.check_login(login);
+        }
+    }
+
+    /// connection.tune: what the farm itself offers.
+    pub(crate) fn send_tune(&mut self, id: SessionId) {
+        let tune = self.farms[self.listener_farm(id)].tune;
+        let method = Method::ConnectionTune(connection::Tune {
+            channel_max: tune.channel_max,
+            frame_max: tune.frame_max,
+            heartbeat: tune.heartbeat,
+        });
+        self.tell_client(id, 0, method);
+        self.next_phase(id, Phase::TuneOk);
+    }
+
+    fn client_tune_ok(&mut self, id: SessionId, ok: connection::TuneOk) {
+        let offered = self.farms[self.listener_farm(id)].tune;
+        let bad = out_of_range(
+            "channel_max",
+            u32::from(ok.channel_max),
+            1,
+            u32::from(offered.channel_max),
+        )
+        .or_else(|| out_of_range("frame_max", ok.frame_max, 4096, offered.frame_max));
+        if let Some(detail) = bad {
+            self.close_session(id, 530, &reply::text(530, &detail), (10, 30), close::PROTOCOL);
+            return;
+        }
+        let session = &mut self.sessions[id];
+        session.tune = Tune {
+            channel_max: ok.channel_max,
+            frame_max: ok.frame_max,
+            heartbeat: ok.heartbeat,
+        };
+        session.max_payload = session.tune.max_payload();
+        self.next_phase(id, Phase::Open);
+    }
+
+    fn client_open(&mut self, id: SessionId, open: &connection::Open<'_>) {
+        let vhost = String::from_utf8_lossy(open.virtual_host).into_owned();
+        let session = &mut self.sessions[id];
+        session.vhost = vhost.as_str().into();
+        let listener = session.peer.listener;
+        let Some(credentials) = session.credentials.clone() else {
+            return;
+        };
+        let Some(route) = self.config.route(listener, &vhost, &credentials.user) else {
+            self.refuse_route(id, &vhost);
+            return;
+        };
+        let (farm, name, close) = (route.farm, upstream_vhost(route, &vhost), route.close);
+        self.sessions[id].close = close;
+        let owner = self.owner(farm, &name, &credentials);
+        if owner != self.options.worker {
+            self.hand_off(id, owner, *credentials);
+            return;
+        }
+        if self.sessions[id].login.is_none() {
+            let login = self.find_login(farm, &credentials);
+            self.sessions[id].login = Some(login);
+            self.logins[login].sessions += 1;
+        }
+        self.enter(id, &name);
+    }
+
+    /// The worker that owns the pools of these credentials on this virtual host.
+    fn owner(&self, farm: usize, vhost: &str, credentials: &Credentials) -> usize {
+        let mut hasher = FxHasher::default();
+        (farm, vhost, &credentials.user).hash(&mut hasher);
+        // The upper bits: the lower ones of this hash are weak.
+        let spread = (hasher.finish() >> 32) * self.options.workers as u64;
+        usize::try_from(spread >> 32)
+            .unwrap_or(0)
+            .min(self.options.workers - 1)
+    }
+
+    fn hand_off(&mut self, id: SessionId, worker: usize, credentials: Credentials) {
+        let Some(mut session) = self.sessions.remove(id) else {
+            return;
+        };
+        let verified = session.login.is_some_and(|login| self.login_is_fresh(login));
+        self.leave_login(session.login);
+        self.metrics.hand_offs += 1;
+        let hand_off = Box::new(HandOff {
+            unsent: session.outbox.take_bytes(),
+            peer: session.peer,
+            credentials,
+            verified,
+            capabilities: session.capabilities,
+            tune: session.tune,
+            vhost: session.vhost.into(),
+        });
+        self.commands.retain(
+            |c| !matches!(c, Command::Flush(Link::Session(s)) | Command::Read(Link::Session(s)) if *s == id),
+        );
+        self.commands.push_back(Command::HandOff {
+            session: id,
+            worker,
+            hand_off,
+        });
+    }
+
+    /// The virtual host is known: the session enters its tenant when the broker agrees.
+    fn enter(&mut self, id: SessionId, vhost: &str) {
+        let Some(login) = self.sessions[id].login else {
+            return;
+        };
+        let tenant = self.find_tenant(login, vhost);
+        let ttl = self.config.limits.auth_ttl;
+        if self.tenants[tenant]
+            .proven_at
+            .is_some_and(|at| self.now.since(at) < ttl)
+        {
+            self.enter_ok(id, tenant);
+        } else if let Some(refusal) = self.fresh_refusal(self.tenants[tenant].refused.as_ref()) {
+            self.refuse_login(id, &refusal);
+        } else {
+            self.tenants[tenant].entering.push(id);
+            self.next_phase(id, Phase::Entering);
+            self.check_tenant(tenant);
+        }
+    }
+
+    /// connection.open-ok: the session runs.
+    pub(crate) fn enter_ok(&mut self, id: SessionId, tenant: crate::ids::TenantId) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        let user = session
+            .credentials
+            .take()
+            .map(|c| c.user.clone())
+            .unwrap_or_default();
+        session.tenant = Some(tenant);
+        session.phase = Phase::Running;
+        session.deadline = None;
+        let event = Event::SessionOpened {
+            session: id,
+            peer: session.peer.address,
+            user,
+            vhost: session.vhost.to_string(),
+        };
+        self.tenants[tenant].sessions += 1;
+        self.tenants[tenant].last_used = self.now;
+        self.commands.push_back(Command::Event(event));
+        self.tell_client(id, 0, Method::ConnectionOpenOk);
+        self.schedule_heartbeat(id);
+        self.read_if_free(id);
+    }
+
+    /// A login or virtual host that the broker refused.
+    pub(crate) fn refuse_login(&mut self, id: SessionId, refusal: &Refusal) {
+        let Some(session) = self.sessions.get(id) else {
+            return;
+        };
+        let text = String::from_utf8_lossy(&refusal.text).into_owned();
+        if refusal.code == 403 && !session.capabilities.authentication_failure_close {
+            // Clients that did not announce the capability are closed without a frame, as the broker does.
+            self.end_session(id, close::REFUSED, &text);
+        } else {
+            self.close_session(
+                id,
+                refusal.code,
+                &text,
+                (refusal.class, refusal.method),
+                close::REFUSED,
+            );
+        }
+    }
+
+    fn refuse_route(&mut self, id: SessionId, vhost: &str) {
+        let text = reply::text(506, &format!("No known broker mapping for vhost {vhost}"));
+        self.close_session(id, 506, &text, (10, 40), close::REFUSED);
+    }
+}
+
+/// Class and method of an id, as close methods carry them.
+pub(crate) fn split(id: MethodId) -> (u16, u16) {
+    ((id >> 16) as u16, (id & 0xFFFF) as u16)
+}
+
+fn upstream_vhost(route: &crate::config::Route, vhost: &str) -> String {
+    route.upstream_vhost.clone().unwrap_or_else(|| vhost.to_owned())
+}
+
+/// RabbitMQ's text for a refused login.
+fn login_refused(mechanism: &[u8], at: crate::time::Time) -> Refusal {
+    let detail = format!(
+        "Login was refused using authentication mechanism {}. For details see the broker logfile.",
+        String::from_utf8_lossy(mechanism)
+    );
+    Refusal {
+        code: 403,
+        text: reply::text(403, &detail).into_bytes(),
+        class: 0,
+        method: 0,
+        at,
+    }
+}
+
+/// What RabbitMQ says of a tune-ok out of range; `None` when it is in range.
+fn out_of_range(field: &str, value: u32, min: u32, max: u32) -> Option<String> {
+    let detail = if field == "channel_max" && value == 0 {
+        " (no limit)"
+    } else {
+        ""
+    };
+    if value != 0 && value < min {
+        Some(format!(
+            "negotiated {field} = {value}{detail} is lower than the minimum allowed value ({min})"
+        ))
+    } else if max != 0 && (value == 0 || value > max) {
+        Some(format!(
+            "negotiated {field} = {value}{detail} is higher than the maximum allowed value ({max})"
+        ))
+    } else {
+        None
+    }
+}
+
+fn capabilities(properties: Table<'_>) -> Capabilities {
+    let Some(Value::Table(table)) = properties.get(b"capabilities") else {
+        return Capabilities::default();
+    };
+    let has = |key: &[u8]| matches!(table.get(key), Some(Value::Bool(true)));
+    Capabilities {
+        consumer_cancel_notify: has(b"consumer_cancel_notify"),
+        connection_blocked: has(b"connection.blocked"),
+        authentication_failure_close: has(b"authentication_failure_close"),
+        basic_nack: has(b"basic.nack"),
+    }
+}
+
+/// The user behind a start-ok; `None` for mechanisms that are not offered.
+fn credentials(ok: &connection::StartOk<'_>) -> Option<Credentials> {
+    let user = match ok.mechanism {
+        b"PLAIN" => ok.response.split(|b| *b == 0).nth(1).unwrap_or_default().to_vec(),
+        b"AMQPLAIN" => match Table::from_encoded(ok.response)
+            .ok()
+            .and_then(|t| t.get(b"LOGIN"))
+        {
+            Some(Value::Str(user)) => user.to_vec(),
+            _ => Vec::new(),
+        },
+        _ => return None,
+    };
+    Some(Credentials {
+        mechanism: ok.mechanism.to_vec(),
+        response: ok.response.to_vec().into(),
+        user: String::from_utf8_lossy(&user).into_owned(),
+    })
+}

@@ -1,0 +1,147 @@
+//! What must always hold, checked by the tests and by the simulation after every step.
+
+use crate::channel::{Content, Standing, Switch};
+use crate::engine::Engine;
+use crate::session::Phase;
+use crate::upstream::{Purpose, Stage};
+
+impl Engine {
+    /// Asserts everything that must always hold. Called by tests and by the simulation after every step.
+    ///
+    /// # Panics
+    /// When something does not hold: a bug in the engine.
+    pub fn check_invariants(&self) {
+        assert!(self.pieces.is_empty(), "runs were left behind");
+        assert!(self.replays.is_empty(), "held frames were left behind");
+        self.check_sessions();
+        self.check_channels();
+        self.check_up_channels();
+        self.check_upstreams();
+        self.check_tenants();
+    }
+
+    fn check_sessions(&self) {
+        for (id, session) in &self.sessions {
+            for channel in session.channels.ids() {
+                assert_eq!(self.channels[channel].session, id, "a channel of another session");
+            }
+            if let Some(lane) = session.lane {
+                assert_eq!(
+                    self.upstreams[lane].session,
+                    Some(id),
+                    "a lane of another session"
+                );
+            }
+            if let Some(up) = session.stalled_on {
+                assert!(
+                    self.upstreams[up].stalled.contains(&id),
+                    "a session stalls where nobody wakes it"
+                );
+            }
+            if session.phase == Phase::Ended {
+                assert!(session.channels.is_empty(), "an ended session has channels");
+            }
+        }
+    }
+
+    fn check_channels(&self) {
+        for (id, channel) in &self.channels {
+            assert!(
+                self.sessions.contains_key(channel.session),
+                "a channel without session"
+            );
+            for up in channel.bindings() {
+                assert_eq!(
+                    self.up_channels[up].owner,
+                    Some(id),
+                    "a binding that belongs to another channel"
+                );
+            }
+            for consumer in &channel.consumers {
+                assert!(
+                    self.up_channels.contains_key(consumer.up),
+                    "a consumer on a binding that is gone"
+                );
+            }
+            if let Some(up) = channel.speaking {
+                assert_eq!(
+                    self.up_channels[up].owner,
+                    Some(id),
+                    "a binding speaks on a channel that left it"
+                );
+            }
+            if channel.assembly.is_none() && channel.standing == Standing::Open {
+                assert_eq!(channel.content, Content::None, "a content without its frames");
+            }
+            if matches!(channel.switch, Switch::Binding { .. }) {
+                assert!(channel.current.is_none(), "a bound channel waits for a binding");
+                let tenant = self.channel_tenant(id);
+                let waits = tenant.is_some_and(|t| self.tenants[t].waiting.contains(&id));
+                assert!(waits, "a channel waits where nobody serves it");
+            }
+        }
+    }
+
+    fn check_up_channels(&self) {
+        for (id, state) in &self.up_channels {
+            let upstream = &self.upstreams[state.upstream];
+            assert_eq!(
+                upstream.numbers.get(state.number),
+                Some(id),
+                "a channel without its number"
+            );
+            let idle = upstream.idle_plain.contains(&id) || upstream.idle_confirm.contains(&id);
+            assert_eq!(
+                idle, state.idle,
+                "an idle channel that is not where idle ones are"
+            );
+            if state.idle {
+                assert!(state.owner.is_none(), "an idle channel has an owner");
+                assert!(state.is_proven() && !state.dirty, "an idle channel is not clean");
+                assert!(
+                    state.unacked.is_empty(),
+                    "an idle channel has deliveries to settle"
+                );
+            }
+            if let Some(owner) = state.owner.and_then(|o| self.channels.get(o)) {
+                assert!(
+                    owner.bindings().contains(&id),
+                    "an owner that does not know its binding"
+                );
+            }
+        }
+    }
+
+    fn check_upstreams(&self) {
+        for (id, upstream) in &self.upstreams {
+            if upstream.stage == Stage::Ended {
+                assert!(
+                    !self.up_channels.values().any(|u| u.upstream == id),
+                    "channels outlive their connection"
+                );
+                continue;
+            }
+            for up in upstream.numbers.all() {
+                assert_eq!(
+                    self.up_channels[up].upstream, id,
+                    "a number of another connection"
+                );
+            }
+            if upstream.purpose == Purpose::Lane {
+                assert!(upstream.session.is_some(), "a lane of nobody");
+            }
+        }
+    }
+
+    fn check_tenants(&self) {
+        for tenant in self.tenants.values() {
+            assert!(self.logins.contains_key(tenant.login), "a tenant without login");
+            for up in &tenant.upstreams {
+                assert!(
+                    self.upstreams.contains_key(*up),
+                    "a pool counts a connection that is gone"
+                );
+            }
+        }
+    }
+}

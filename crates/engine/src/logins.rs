@@ -1,0 +1,256 @@
+//! Whether credentials and virtual hosts are good: asked once for many, remembered for `auth_ttl`.
+
+use crate::config::FarmId;
+use crate::engine::Engine;
+use crate::ids::{LoginId, TenantId};
+use crate::session::Credentials;
+use crate::tenant::{Login, Names, Refusal, Tenant};
+use crate::timers::TimerKey;
+
+impl Engine {
+    /// The login with these credentials, made if there is none.
+    pub(crate) fn find_login(&mut self, farm: FarmId, credentials: &Credentials) -> LoginId {
+        let key = (farm, credentials.user.clone());
+        let known = self
+            .login_names
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .copied()
+            .find(|&id| {
+                let known = &self.logins[id].credentials;
+                known.mechanism == credentials.mechanism
+                    && same_secret(&known.response, &credentials.response)
+            });
+        if let Some(id) = known {
+            return id;
+        }
+        let id = self.logins.insert(Login {
+            farm,
+            credentials: credentials.clone(),
+            verified_at: None,
+            refused: None,
+            verifying: None,
+            parked: None,
+            waiters: Vec::new(),
+            tenants: std::collections::BTreeMap::new(),
+            sessions: 0,
+        });
+        self.login_names.entry(key).or_default().push(id);
+        id
+    }
+
+    pub(crate) fn login_is_fresh(&self, id: LoginId) -> bool {
+        let ttl = self.config.limits.auth_ttl;
+        self.logins
+            .get(id)
+            .and_then(|l| l.verified_at)
+            .is_some_and(|at| self.now.since(at) < ttl)
+    }
+
+    /// A refusal that is young enough to stand for the next attempt too.
+    pub(crate) fn fresh_refusal(&self, refusal: Option<&Refusal>) -> Option<Refusal> {
+        refusal
+            .filter(|r| self.now.since(r.at) < self.config.limits.refusal_ttl)
+            .cloned()
+    }
+
+    /// Has a connection find out, if somebody waits for it.
+    pub(crate) fn check_login(&mut self, id: LoginId) {
+        let Some(login) = self.logins.get(id) else { return };
+        if login.waiters.is_empty() || login.verifying.is_some() {
+            return;
+        }
+        let farm = login.farm;
+        let up = match self.farms[farm].greeted.pop() {
+            Some(up) => {
+                self.upstreams[up].login = Some(id);
+                self.send_start_ok(up);
+                Some(up)
+            }
+            None => self.dial(farm, Some(id), None),
+        };
+        self.logins[id].verifying = up;
+    }
+
+    /// The broker has accepted these credentials.
+    pub(crate) fn login_verified(&mut self, id: LoginId) {
+        let Some(login) = self.logins.get_mut(id) else {
+            return;
+        };
+        login.verified_at = Some(self.now);
+        login.refused = None;
+        for session in std::mem::take(&mut login.waiters) {
+            if self.sessions.contains_key(session) {
+                self.send_tune(session);
+            }
+        }
+    }
+
+    /// The broker has refused these credentials.
+    pub(crate) fn login_refused(&mut self, id: LoginId, refusal: Refusal) {
+        let Some(login) = self.logins.get_mut(id) else {
+            return;
+        };
+        login.verified_at = None;
+        for session in std::mem::take(&mut login.waiters) {
+            self.refuse_login(session, &refusal);
+        }
+        let Some(login) = self.logins.get_mut(id) else {
+            return;
+        };
+        let tenants: Vec<TenantId> = login.tenants.values().copied().collect();
+        login.refused = Some(refusal.clone());
+        for tenant in tenants {
+            // A proof of these pools was older: they serve no new session.
+            self.tenants[tenant].proven_at = None;
+            self.tenant_refused(tenant, refusal.clone());
+        }
+        self.wheel
+            .schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Login(id));
+    }
+
+    /// A session names this login no more.
+    pub(crate) fn leave_login(&mut self, id: Option<LoginId>) {
+        if let Some(id) = id
+            && let Some(login) = self.logins.get_mut(id)
+        {
+            login.sessions -= 1;
+            if login.sessions == 0 {
+                self.wheel
+                    .schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Login(id));
+            }
+        }
+    }
+
+    /// Forgets a login that nobody needs any more.
+    pub(crate) fn login_timer(&mut self, id: LoginId) {
+        let Some(login) = self.logins.get(id) else { return };
+        let busy = login.sessions > 0
+            || !login.tenants.is_empty()
+            || login.verifying.is_some()
+            || login.parked.is_some()
+            || !login.waiters.is_empty();
+        if busy {
+            return;
+        }
+        if let Some(at) = login.verified_at
+            && self.stopping.is_none()
+            && self.now.since(at) < self.config.limits.auth_ttl
+        {
+            self.wheel
+                .schedule(at + self.config.limits.auth_ttl, TimerKey::Login(id));
+            return;
+        }
+        if let Some(login) = self.logins.remove(id) {
+            let key = (login.farm, login.credentials.user);
+            if let Some(ids) = self.login_names.get_mut(&key) {
+                ids.retain(|l| *l != id);
+                if ids.is_empty() {
+                    self.login_names.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// The pools of a login on a virtual host, made if there are none.
+    pub(crate) fn find_tenant(&mut self, login: LoginId, vhost: &str) -> TenantId {
+        if let Some(&id) = self.logins[login].tenants.get(vhost) {
+            return id;
+        }
+        let id = self.tenants.insert(Tenant {
+            login,
+            farm: self.logins[login].farm,
+            vhost: vhost.into(),
+            proven_at: None,
+            refused: None,
+            proving: None,
+            entering: Vec::new(),
+            upstreams: Vec::new(),
+            waiting: std::collections::VecDeque::new(),
+            sessions: 0,
+            last_used: self.now,
+            durable_names: Names::default(),
+        });
+        self.logins[login].tenants.insert(vhost.into(), id);
+        id
+    }
+
+    /// Has a connection prove the virtual host, if somebody waits for it, and gives waiting channels what there is.
+    pub(crate) fn check_tenant(&mut self, id: TenantId) {
+        let Some(tenant) = self.tenants.get(id) else {
+            return;
+        };
+        if !tenant.entering.is_empty() && tenant.proving.is_none() {
+            let (login, farm) = (tenant.login, tenant.farm);
+            let up = match self.logins[login].parked.take() {
+                Some(up) => {
+                    self.upstreams[up].tenant = Some(id);
+                    self.tenants[id].upstreams.push(up);
+                    self.open_vhost(up);
+                    Some(up)
+                }
+                None => self.dial(farm, Some(login), Some(id)),
+            };
+            self.tenants[id].proving = up;
+        }
+        self.serve(id);
+    }
+
+    /// The broker has opened this virtual host to these credentials.
+    pub(crate) fn tenant_proven(&mut self, id: TenantId) {
+        let Some(tenant) = self.tenants.get_mut(id) else {
+            return;
+        };
+        tenant.proven_at = Some(self.now);
+        tenant.refused = None;
+        let login = tenant.login;
+        let entering = std::mem::take(&mut tenant.entering);
+        self.logins[login].verified_at = Some(self.now);
+        for session in entering {
+            if self.sessions.contains_key(session) {
+                self.enter_ok(session, id);
+            }
+        }
+    }
+
+    /// The broker has refused this virtual host.
+    pub(crate) fn tenant_refused(&mut self, id: TenantId, refusal: Refusal) {
+        let Some(tenant) = self.tenants.get_mut(id) else {
+            return;
+        };
+        tenant.proven_at = None;
+        let entering = std::mem::take(&mut tenant.entering);
+        tenant.refused = Some(refusal.clone());
+        for session in entering {
+            self.refuse_login(session, &refusal);
+        }
+        self.wheel
+            .schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Tenant(id));
+    }
+
+    /// Forgets a tenant that nobody needs any more.
+    pub(crate) fn tenant_timer(&mut self, id: TenantId) {
+        let Some(tenant) = self.tenants.get(id) else {
+            return;
+        };
+        let idle = tenant.sessions == 0
+            && tenant.upstreams.is_empty()
+            && tenant.waiting.is_empty()
+            && tenant.entering.is_empty()
+            && tenant.proving.is_none();
+        if !idle {
+            return;
+        }
+        let login = tenant.login;
+        if let Some(tenant) = self.tenants.remove(id) {
+            self.logins[login].tenants.remove(&tenant.vhost);
+        }
+        self.login_timer(login);
+    }
+}
+
+/// Compares secrets in a time that does not tell where they differ.
+fn same_secret(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |diff, (x, y)| diff | (x ^ y)) == 0
+}

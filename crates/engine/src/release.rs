@@ -1,0 +1,174 @@
+//! How a client's channel ends: by its own close, by an error, or with its session.
+
+use warren_wire::method::Method;
+
+use crate::channel::{Content, Mode, Standing, Switch};
+use crate::config::CloseMode;
+use crate::engine::Engine;
+use crate::ids::{ChannelId, UpChannelId};
+use crate::session::Phase;
+use crate::upstream::{Pending, Purpose};
+
+impl Engine {
+    /// channel.close from the client, or connection.close: close-ok follows when what it published is known to
+    /// have been processed.
+    pub(crate) fn client_closes_channel(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        match channel.standing {
+            Standing::Closing => return,
+            Standing::Refused => return self.remove_channel(id),
+            Standing::Open => {}
+        }
+        channel.content = Content::None;
+        channel.assembly = None;
+        if channel.switch != Switch::None || !channel.held.is_empty() {
+            // What it published before is on its way: the close waits its turn.
+            let mut close = Vec::new();
+            let method = warren_wire::method::channel::Close {
+                reply_code: 200,
+                reply_text: b"",
+                class_id: 0,
+                method_id: 0,
+            };
+            Method::ChannelClose(method).write(channel.number, &mut close);
+            channel.held.extend_from_slice(&close);
+            return;
+        }
+        channel.standing = Standing::Closing;
+        channel.older = channel.bindings();
+        channel.current = None;
+        let fast = self.closes_fast(id);
+        for up in self.channels[id].older.clone() {
+            if fast {
+                self.drop_binding(id, up);
+                self.leave(up);
+            } else {
+                self.close_binding(id, up);
+            }
+        }
+        self.finish_close(id);
+    }
+
+    /// Whether the route wants closes of channels that only published to be answered at once.
+    fn closes_fast(&self, id: ChannelId) -> bool {
+        let channel = &self.channels[id];
+        let route_is_fast = self
+            .sessions
+            .get(channel.session)
+            .is_some_and(|s| s.close == CloseMode::Fast);
+        #[cfg(feature = "sabotage")]
+        let route_is_fast = route_is_fast || self.options.sabotage == crate::engine::Sabotage::SkipBarrier;
+        route_is_fast
+            && channel.consumers.is_empty()
+            && channel.purpose == Purpose::Publish
+            && channel.awaiting == 0
+    }
+
+    /// Gives a binding of a closing channel back, or has it prove what it has first.
+    fn close_binding(&mut self, id: ChannelId, up: UpChannelId) {
+        let state = &self.up_channels[up];
+        let lane = self.upstreams[state.upstream].purpose == Purpose::Lane;
+        if lane || state.dirty || state.mode == Mode::Tx || !state.unacked.is_empty() {
+            // The close itself is the proof.
+            self.close_channel(up);
+        } else if state.is_proven() {
+            self.drop_binding(id, up);
+            self.leave(up);
+        } else if !matches!(state.pending.back(), Some(Pending::Barrier)) || state.unproven {
+            self.send_barrier(up);
+        }
+    }
+
+    fn drop_binding(&mut self, id: ChannelId, up: UpChannelId) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.older.retain(|o| *o != up);
+        }
+    }
+
+    /// A binding of a closing channel has proven what it had, by a barrier or by its confirms, or is closed.
+    pub(crate) fn closing_progress(&mut self, id: ChannelId, up: UpChannelId) {
+        let Some(channel) = self.channels.get(id) else {
+            return;
+        };
+        if channel.standing != Standing::Closing {
+            return;
+        }
+        let proven = match self.up_channels.get(up) {
+            None => true,
+            Some(state) if state.closing => return,
+            Some(state) => {
+                let barrier = state.pending.iter().any(|p| matches!(p, Pending::Barrier));
+                let confirmed =
+                    state.mode == Mode::Confirm && state.unconfirmed.is_empty() && !state.unproven;
+                !barrier || confirmed
+            }
+        };
+        if proven {
+            self.drop_binding(id, up);
+            self.leave(up);
+            self.finish_close(id);
+        }
+    }
+
+    /// Answers the client's close once nothing is left of the channel.
+    pub(crate) fn finish_close(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get(id) else {
+            return;
+        };
+        if channel.standing != Standing::Closing || !channel.older.is_empty() {
+            return;
+        }
+        let session = channel.session;
+        if self
+            .sessions
+            .get(session)
+            .is_some_and(|s| s.phase == Phase::Running)
+        {
+            self.tell_channel(id, Method::ChannelCloseOk);
+        }
+        self.remove_channel(id);
+    }
+
+    /// Every binding of a channel is given back.
+    pub(crate) fn leave_all(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        let bindings = channel.bindings();
+        channel.older = Vec::new();
+        channel.current = None;
+        channel.speaking = None;
+        channel.silent.clear();
+        for up in bindings {
+            self.leave(up);
+        }
+    }
+
+    /// A channel whose session has ended. What it published completely goes upstream all the same.
+    pub(crate) fn abandon_channel(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        channel.standing = Standing::Closing;
+        self.leave_all(id);
+        self.remove_channel(id);
+    }
+
+    /// Forgets a channel. Its number is free for the client.
+    pub(crate) fn remove_channel(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.remove(id) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(channel.session) {
+            session.forget_channel(channel.number);
+            let empty = session.channels.is_empty();
+            match session.phase {
+                Phase::Leaving => self.check_leaving(channel.session),
+                Phase::Gone if empty => self.forget_session(channel.session),
+                _ => {}
+            }
+        }
+    }
+}

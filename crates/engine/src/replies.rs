@@ -1,0 +1,498 @@
+//! Methods of a broker on a channel, the slower way: replies, errors, deliveries that come in parts.
+
+use warren_wire::content::write_body;
+use warren_wire::frame::{FRAME_BODY, FRAME_END, HEADER_LEN, put_u64, set_channel};
+use warren_wire::method::{Method, basic, channel};
+
+use crate::channel::{ConsumerState, Standing, Switch};
+use crate::dial;
+use crate::engine::Engine;
+use crate::ids::{ChannelId, UpChannelId};
+use crate::upstream::{Incoming, Note, Pending};
+
+impl Engine {
+    /// A method from a broker on one of its channels.
+    pub(crate) fn broker_method(&mut self, up: UpChannelId, method: Method<'_>, frame: &[u8]) {
+        match method {
+            Method::ChannelClose(close) => self.broker_closes_channel(up, &close),
+            Method::ChannelCloseOk => self.broker_closed_channel(up),
+            _ if self.up_channels[up].closing => self.closing_method(up, method),
+            Method::BasicDeliver(deliver) => self.deliver(up, &deliver, frame),
+            Method::BasicReturn(_) => self.returned(up, frame),
+            Method::BasicAck(ack) => self.confirmed(up, ack.delivery_tag, ack.multiple, frame),
+            Method::BasicNack(nack) => self.confirmed(up, nack.delivery_tag, nack.multiple, frame),
+            Method::BasicCancel(cancel) => self.broker_cancels(up, &cancel, frame),
+            Method::ChannelFlow(_) => {}
+            _ => self.reply(up, method, frame),
+        }
+    }
+
+    /// A channel that Warren is closing still delivers until its close-ok: contents are walked over, the rest is
+    /// of no interest.
+    fn closing_method(&mut self, up: UpChannelId, method: Method<'_>) {
+        if matches!(
+            method,
+            Method::BasicDeliver(_) | Method::BasicReturn(_) | Method::BasicGetOk(_)
+        ) {
+            let state = &mut self.up_channels[up];
+            state.incoming = Incoming::Header;
+            state.discarding = true;
+        }
+    }
+
+    /// A reply, in the order of the requests.
+    fn reply(&mut self, up: UpChannelId, method: Method<'_>, frame: &[u8]) {
+        let Some(pending) = self.up_channels[up].pending.pop_front() else {
+            let upstream = self.up_channels[up].upstream;
+            self.abort_upstream(upstream, dial::BROKER, "it answered what was not asked");
+            return;
+        };
+        let owner = self.up_channels[up].owner;
+        match (pending, owner) {
+            (Pending::Open, _) => {}
+            (Pending::Barrier, Some(channel)) => {
+                self.barrier_back(channel, up);
+                self.closing_progress(channel, up);
+            }
+            (Pending::Client(note), Some(channel)) => self.client_reply(channel, up, &note, method, frame),
+            (Pending::Own(note), Some(channel)) => self.noted(channel, up, &note, method),
+            (Pending::Client(Note::Get { no_ack }), None) => self.orphan_got(up, no_ack, method),
+            (_, None) => {}
+            (Pending::Local(_), Some(_)) => {}
+        }
+        self.local_answers(up);
+        if let Some(state) = self.up_channels.get(up)
+            && state.owner.is_none()
+        {
+            self.orphan_progress(up);
+        }
+    }
+
+    /// A message got for a client that is gone: closing the channel requeues it.
+    fn orphan_got(&mut self, up: UpChannelId, no_ack: bool, method: Method<'_>) {
+        if let Method::BasicGetOk(_) = method {
+            let state = &mut self.up_channels[up];
+            state.incoming = Incoming::Header;
+            state.unacked.push(!no_ack);
+        }
+    }
+
+    /// Answers of Warren's own whose turn has come.
+    fn local_answers(&mut self, up: UpChannelId) {
+        while let Some(state) = self.up_channels.get_mut(up) {
+            if !matches!(state.pending.front(), Some(Pending::Local(_))) {
+                return;
+            }
+            let Some(Pending::Local(frames)) = state.pending.pop_front() else {
+                return;
+            };
+            if let Some(channel) = state.owner {
+                self.send_channel(channel, |out| out.extend_from_slice(&frames));
+            }
+        }
+    }
+
+    /// Passes a method of a binding to its client's channel, in the binding's own order and never into the middle
+    /// of a content.
+    fn relay(&mut self, id: ChannelId, up: UpChannelId, frame: &[u8]) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        let (number, session) = (channel.number, channel.session);
+        let write = |out: &mut Vec<u8>| {
+            let at = out.len();
+            out.extend_from_slice(frame);
+            set_channel(out, at, number);
+        };
+        if channel.speaking.is_some() {
+            if !channel.silent.contains(&up) {
+                channel.silent.push_back(up);
+            }
+            if let Some(state) = self.up_channels.get_mut(up) {
+                write(&mut state.withheld);
+            }
+        } else {
+            self.send_client(session, write);
+        }
+    }
+
+    /// A reply that the client awaits.
+    fn client_reply(
+        &mut self,
+        id: ChannelId,
+        up: UpChannelId,
+        note: &Note,
+        method: Method<'_>,
+        frame: &[u8],
+    ) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        channel.awaiting = channel.awaiting.saturating_sub(1);
+        let resumes =
+            channel.awaiting == 0 && channel.switch == Switch::Awaiting && channel.speaking.is_none();
+        if let Method::BasicGetOk(_) = method {
+            let no_ack = matches!(note, Note::Get { no_ack: true });
+            self.got(id, up, no_ack, frame);
+        } else {
+            self.relay(id, up, frame);
+            self.noted(id, up, note, method);
+        }
+        if resumes && let Some(channel) = self.channels.get_mut(id) {
+            channel.switch = Switch::None;
+            self.replays.push_back(id);
+        }
+        if let Some(channel) = self.channels.get(id)
+            && channel.current != Some(up)
+        {
+            self.retire_if_done(id, up);
+        }
+    }
+
+    /// What a reply changes in the record.
+    fn noted(&mut self, id: ChannelId, up: UpChannelId, note: &Note, method: Method<'_>) {
+        match (note, method) {
+            (
+                Note::Declare {
+                    exclusive,
+                    passive,
+                    auto_delete,
+                    ..
+                },
+                Method::QueueDeclareOk(ok),
+            ) => {
+                self.queue_declared(id, ok.queue, *exclusive && !*passive, !*passive && !*auto_delete);
+            }
+            (Note::Delete { name }, Method::QueueDeleteOk(_)) => self.queue_deleted(id, name),
+            (Note::Consume { tag }, Method::BasicConsumeOk(ok)) => {
+                self.consumer_began(id, tag, ok.consumer_tag)
+            }
+            (Note::Cancel { tag }, Method::BasicCancelOk(_)) => self.consumer_ended(id, up, tag),
+            (Note::Recover, Method::BasicRecoverOk) => {
+                self.up_channels[up].unacked.clear();
+                self.retire_if_done(id, up);
+            }
+            _ => {}
+        }
+    }
+
+    fn queue_declared(&mut self, id: ChannelId, name: &[u8], exclusive: bool, lasting: bool) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        channel.last_queue = name.into();
+        let session = channel.session;
+        if exclusive {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.exclusive.insert(name.into());
+            }
+        } else if lasting && let Some(tenant) = self.channel_tenant(id) {
+            self.tenants[tenant].durable_names.insert(name);
+        }
+    }
+
+    fn queue_deleted(&mut self, id: ChannelId, name: &[u8]) {
+        let Some(session) = self.channels.get(id).map(|c| c.session) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.exclusive.remove(name);
+        }
+        if let Some(tenant) = self.channel_tenant(id) {
+            self.tenants[tenant].durable_names.remove(name);
+        }
+    }
+
+    fn consumer_began(&mut self, id: ChannelId, asked: &[u8], tag: &[u8]) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        let found = channel
+            .consumers
+            .iter_mut()
+            .find(|c| *c.tag == *asked && c.state == ConsumerState::Starting);
+        if let Some(consumer) = found {
+            consumer.tag = tag.into();
+            consumer.state = ConsumerState::Active;
+        }
+        self.move_consumers(id);
+    }
+
+    /// cancel-ok: the client's, or one of a consumer that is being moved.
+    fn consumer_ended(&mut self, id: ChannelId, up: UpChannelId, tag: &[u8]) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        let Some(at) = channel.consumer(tag) else { return };
+        match channel.consumers[at].state {
+            ConsumerState::Cancelling | ConsumerState::Ending { answer: true } => {
+                self.consumer_cancelled(id, up, tag);
+            }
+            _ => {
+                channel.consumers.remove(at);
+                self.retire_if_done(id, up);
+            }
+        }
+    }
+
+    /// The broker has cancelled a consumer: its queue is gone.
+    fn broker_cancels(&mut self, up: UpChannelId, cancel: &basic::Cancel<'_>, frame: &[u8]) {
+        let Some(id) = self.up_channels[up].owner else {
+            return;
+        };
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        let Some(at) = channel.consumer(cancel.consumer_tag) else {
+            return;
+        };
+        channel.consumers.remove(at);
+        let session = channel.session;
+        if self
+            .sessions
+            .get(session)
+            .is_some_and(|s| s.capabilities.consumer_cancel_notify)
+        {
+            self.relay(id, up, frame);
+        }
+        self.retire_if_done(id, up);
+    }
+
+    /// Confirms that need translation, or that concern a channel which is closing or gone.
+    fn confirmed(&mut self, up: UpChannelId, tag: u64, multiple: bool, frame: &[u8]) {
+        let state = &mut self.up_channels[up];
+        let tags: Vec<u64> = if multiple {
+            state.unconfirmed.iter().take_while(|t| *t <= tag).collect()
+        } else {
+            vec![tag]
+        };
+        let settled: Vec<u64> = tags
+            .into_iter()
+            .filter(|t| state.unconfirmed.settle(*t))
+            .collect();
+        let Some(id) = state.owner else {
+            return self.orphan_progress(up);
+        };
+        if self
+            .channels
+            .get(id)
+            .is_some_and(|c| c.standing != Standing::Refused)
+        {
+            self.tell_confirms(id, up, &settled, frame);
+        }
+        self.closing_progress(id, up);
+        self.retire_if_done(id, up);
+    }
+
+    /// Confirms one by one, under the client's numbers: `multiple` would cover what other bindings still owe.
+    fn tell_confirms(&mut self, id: ChannelId, up: UpChannelId, settled: &[u64], frame: &[u8]) {
+        for tag in settled {
+            let channel = &self.channels[id];
+            let Some(client_tag) = channel.publishes.to_client(up, *tag) else {
+                continue;
+            };
+            let mut copy = frame.to_vec();
+            put_u64(&mut copy, HEADER_LEN + 4, client_tag);
+            copy[HEADER_LEN + 12] &= !1;
+            self.relay(id, up, &copy);
+        }
+    }
+
+    /// channel.close from the broker: the one client behind it gets it as it is.
+    fn broker_closes_channel(&mut self, up: UpChannelId, close: &channel::Close<'_>) {
+        let state = &self.up_channels[up];
+        let (upstream, number, owner, closing) = (state.upstream, state.number, state.owner, state.closing);
+        self.tell_upstream(upstream, number, Method::ChannelCloseOk);
+        if !closing {
+            self.free_channel(up);
+        }
+        // When both closes cross, the broker answers Warren's too, and only then is the number free.
+        if let Some(id) = owner {
+            if let Some(channel) = self.channels.get_mut(id) {
+                channel.older.retain(|o| *o != up);
+                channel.current = channel.current.filter(|c| *c != up);
+                channel.speaking = channel.speaking.filter(|s| *s != up);
+                channel.consumers.retain(|c| c.up != up);
+            }
+            if let Some(state) = self.up_channels.get_mut(up) {
+                state.owner = None;
+            }
+            let at = (close.class_id, close.method_id);
+            self.channel_error(id, close.reply_code, close.reply_text, at);
+            self.finish_close(id);
+        }
+    }
+
+    /// close-ok for Warren's channel.close.
+    fn broker_closed_channel(&mut self, up: UpChannelId) {
+        let owner = self.up_channels[up].owner;
+        self.free_channel(up);
+        self.binding_closed(owner, up);
+    }
+
+    /// A closing channel has one binding less.
+    fn binding_closed(&mut self, owner: Option<ChannelId>, up: UpChannelId) {
+        if let Some(id) = owner
+            && let Some(channel) = self.channels.get_mut(id)
+        {
+            channel.older.retain(|o| *o != up);
+            self.finish_close(id);
+        }
+    }
+
+    /// basic.deliver whose content is not all in the buffer, or whose channel is busy.
+    fn deliver(&mut self, up: UpChannelId, deliver: &basic::Deliver<'_>, frame: &[u8]) {
+        let state = &mut self.up_channels[up];
+        state.incoming = Incoming::Header;
+        let Some(id) = state.owner else {
+            state.unacked.push(true);
+            return;
+        };
+        let channel = &mut self.channels[id];
+        let consumer = channel
+            .consumer(deliver.consumer_tag)
+            .map(|at| &channel.consumers[at]);
+        let (no_ack, reply_to) = consumer.map_or((false, false), |c| (c.no_ack, c.reply_to));
+        let client_tag = if reply_to {
+            // Direct reply-to deliveries repeat the next number and do not count.
+            channel.next_delivery
+        } else {
+            self.number_delivery(id, up, deliver.delivery_tag, no_ack)
+        };
+        let at = HEADER_LEN + 5 + deliver.consumer_tag.len();
+        let mut copy = frame.to_vec();
+        put_u64(&mut copy, at, client_tag);
+        self.metrics.delivered_messages += 1;
+        self.content_begins(id, up, &copy);
+    }
+
+    fn got(&mut self, id: ChannelId, up: UpChannelId, no_ack: bool, frame: &[u8]) {
+        let tag = warren_wire::frame::get_u64(frame, HEADER_LEN + 4);
+        self.up_channels[up].incoming = Incoming::Header;
+        let client_tag = self.number_delivery(id, up, tag, no_ack);
+        let mut copy = frame.to_vec();
+        put_u64(&mut copy, HEADER_LEN + 4, client_tag);
+        self.metrics.delivered_messages += 1;
+        self.content_begins(id, up, &copy);
+    }
+
+    /// Gives a delivery its number for the client.
+    fn number_delivery(&mut self, id: ChannelId, up: UpChannelId, tag: u64, no_ack: bool) -> u64 {
+        let state = &mut self.up_channels[up];
+        while state.unacked.next() < tag && tag - state.unacked.next() < 1 << 16 {
+            state.unacked.push(false);
+        }
+        state.unacked.push(!no_ack);
+        let channel = &mut self.channels[id];
+        let client_tag = channel.next_delivery;
+        channel.next_delivery += 1;
+        channel.deliveries.note(client_tag, up, tag);
+        #[cfg(feature = "sabotage")]
+        let client_tag = if self.options.sabotage == crate::engine::Sabotage::TagOffset {
+            tag
+        } else {
+            client_tag
+        };
+        client_tag
+    }
+
+    fn returned(&mut self, up: UpChannelId, frame: &[u8]) {
+        let state = &mut self.up_channels[up];
+        state.incoming = Incoming::Header;
+        if let Some(id) = state.owner {
+            self.metrics.returned_messages += 1;
+            self.content_begins(id, up, frame);
+        }
+    }
+
+    /// The method of a content: from here to its end the client's channel hears this binding alone.
+    fn content_begins(&mut self, id: ChannelId, up: UpChannelId, frame: &[u8]) {
+        self.relay(id, up, frame);
+        let channel = &mut self.channels[id];
+        if channel.speaking.is_none() {
+            channel.speaking = Some(up);
+        }
+    }
+
+    /// A header or body that is not passed as it stands: withheld, or split to what the client accepts.
+    pub(crate) fn content_part(
+        &mut self,
+        id: ChannelId,
+        up: UpChannelId,
+        kind: u8,
+        payload: &[u8],
+        max: u32,
+    ) {
+        let channel = &self.channels[id];
+        let number = channel.number;
+        let write = |out: &mut Vec<u8>| {
+            if kind == FRAME_BODY {
+                payload
+                    .chunks(max as usize)
+                    .for_each(|part| write_body(number, part, out));
+            } else {
+                put_frame(out, kind, number, payload);
+            }
+        };
+        if channel.speaking == Some(up) {
+            let session = channel.session;
+            self.send_client(session, write);
+        } else {
+            write(&mut self.up_channels[up].withheld);
+        }
+    }
+
+    /// A content is complete: others on the same client's channel may speak.
+    pub(crate) fn content_done(&mut self, id: ChannelId, up: UpChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        if channel.speaking != Some(up) {
+            return;
+        }
+        channel.speaking = None;
+        let session = channel.session;
+        let afterwards = std::mem::take(&mut channel.afterwards);
+        if !afterwards.is_empty() {
+            self.send_client(session, |out| out.extend_from_slice(&afterwards));
+        }
+        while let Some(channel) = self.channels.get_mut(id) {
+            let Some(next) = channel.silent.pop_front() else {
+                break;
+            };
+            let Some(state) = self.up_channels.get_mut(next) else {
+                continue;
+            };
+            let withheld = std::mem::take(&mut state.withheld);
+            let unfinished = state.incoming != Incoming::None;
+            self.send_client(session, |out| out.extend_from_slice(&withheld));
+            if unfinished {
+                self.channels[id].speaking = Some(next);
+                break;
+            }
+            self.retire_if_done(id, next);
+        }
+        self.retire_if_done(id, up);
+        self.closing_progress(id, up);
+        let Some(channel) = self.channels.get_mut(id) else {
+            return;
+        };
+        if channel.speaking.is_some() {
+            return;
+        }
+        if let Some(fault) = channel.fault.take() {
+            self.channel_error(id, fault.code, &fault.text, fault.at);
+        } else if channel.switch == Switch::Awaiting && channel.awaiting == 0 {
+            channel.switch = Switch::None;
+            self.replays.push_back(id);
+        }
+    }
+}
+
+fn put_frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
+    out.push(kind);
+    out.extend_from_slice(&channel.to_be_bytes());
+    out.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(payload);
+    out.push(FRAME_END);
+}

@@ -1,0 +1,408 @@
+//! Methods of a client on an open channel: what is recorded, what is answered here, what goes upstream.
+
+use warren_wire::frame::set_channel;
+use warren_wire::method::{Method, basic, channel, confirm, exchange, queue};
+use warren_wire::table::Table;
+
+use crate::channel::{Mode, Switch};
+use crate::client::Flow;
+use crate::engine::Engine;
+use crate::fault::Fault;
+use crate::handshake::split;
+use crate::ids::{ChannelId, UpChannelId};
+use crate::switch::Need;
+use crate::upstream::{Note, Pending};
+
+/// Exchange types that every broker has; others come from plugins, and a broker that lacks one closes the whole
+/// connection (BROKER-FACTS), so they are declared on an own lane.
+const EXCHANGE_TYPES: [&[u8]; 4] = [b"direct", b"fanout", b"topic", b"headers"];
+
+impl Engine {
+    /// A method from a client on a channel that is open and free to go on.
+    pub(crate) fn client_method(
+        &mut self,
+        id: ChannelId,
+        method: Method<'_>,
+        frame: &[u8],
+    ) -> Result<Flow, Fault> {
+        let at = split(method.id());
+        match method {
+            Method::BasicPublish(publish) => self.publish_begin(id, &publish, frame),
+            Method::BasicAck(ack) => self.client_settles(id, ack.delivery_tag, ack.multiple, frame, at),
+            Method::BasicNack(nack) => self.client_settles(id, nack.delivery_tag, nack.multiple, frame, at),
+            Method::BasicReject(reject) => self.client_settles(id, reject.delivery_tag, false, frame, at),
+            Method::BasicConsume(consume) => self.client_consumes(id, &consume, frame),
+            Method::BasicCancel(cancel) => self.client_cancels(id, &cancel),
+            Method::BasicGet(get) => self.client_gets(id, &get),
+            Method::BasicQos(qos) => self.client_qos(id, &qos),
+            Method::BasicRecover(recover) => self.client_recovers(id, recover.requeue, true),
+            Method::BasicRecoverAsync(recover) => self.client_recovers(id, recover.requeue, false),
+            Method::ChannelClose(_) => {
+                if self.wait_for_answers(id) {
+                    return Ok(Flow::Hold);
+                }
+                self.client_closes_channel(id);
+                Ok(Flow::Done)
+            }
+            Method::ChannelCloseOk => Ok(Flow::Done),
+            Method::ChannelOpen => Err(Fault::connection(504, "second 'channel.open' seen", at)),
+            Method::ChannelFlow(channel::Flow { active: true }) => {
+                self.answer(id, Method::ChannelFlowOk(channel::FlowOk { active: true }));
+                Ok(Flow::Done)
+            }
+            Method::ChannelFlow(_) => Err(Fault::connection(540, "active=false", at)),
+            Method::QueueDeclare(declare) => self.client_declares(id, declare, frame),
+            Method::QueueBind(bind) => self.client_binds(id, bind),
+            Method::QueueUnbind(unbind) => self.client_unbinds(id, unbind),
+            Method::QueuePurge(purge) => self.client_purges(id, purge),
+            Method::QueueDelete(delete) => self.client_deletes(id, delete),
+            Method::ExchangeDeclare(declare) => self.client_declares_exchange(id, &declare, frame),
+            Method::ExchangeDelete(exchange::Delete { no_wait, .. })
+            | Method::ExchangeBind(exchange::Bind { no_wait, .. })
+            | Method::ExchangeUnbind(exchange::Unbind { no_wait, .. }) => {
+                self.pass_request(id, Need::Request, frame, no_wait)
+            }
+            Method::ConfirmSelect(select) => self.client_confirms(id, select),
+            Method::TxSelect => self.client_transacts(id, frame),
+            Method::TxCommit | Method::TxRollback => {
+                if self.channels[id].mode != Mode::Tx {
+                    return Err(Fault::channel(406, "channel is not transactional", at));
+                }
+                self.pass_request(id, Need::Request, frame, false)
+            }
+            Method::AccessRequest(_) => {
+                // Tickets are history; LavinMQ closes the connection for it.
+                self.answer(
+                    id,
+                    Method::AccessRequestOk(warren_wire::method::access::RequestOk { ticket: 1 }),
+                );
+                Ok(Flow::Done)
+            }
+            _ => Err(Fault::connection(503, "only a server sends this method", at)),
+        }
+    }
+
+    /// Answers a request here, when its turn has come.
+    pub(crate) fn answer(&mut self, id: ChannelId, method: Method<'_>) {
+        let channel = &self.channels[id];
+        if channel.awaiting == 0 {
+            self.tell_channel(id, method);
+            return;
+        }
+        let mut frame = Vec::new();
+        method.write(channel.number, &mut frame);
+        let up = channel.awaiting_on;
+        match self.up_channels.get_mut(up) {
+            Some(state) => state.pending.push_back(Pending::Local(frame.into())),
+            None => self.tell_channel(id, method),
+        }
+    }
+
+    /// Whether answers to earlier requests must come first; then the channel holds its frames.
+    fn wait_for_answers(&mut self, id: ChannelId) -> bool {
+        let channel = &mut self.channels[id];
+        if channel.awaiting > 0 {
+            channel.switch = Switch::Awaiting;
+        }
+        channel.awaiting > 0
+    }
+
+    /// Whether a request may go to this binding now: answers come in the order of the requests, so those that are
+    /// awaited from another binding come first.
+    pub(crate) fn may_ask(&mut self, id: ChannelId, up: UpChannelId) -> bool {
+        let channel = &mut self.channels[id];
+        if channel.awaiting > 0 && channel.awaiting_on != up {
+            channel.switch = Switch::Awaiting;
+            return false;
+        }
+        true
+    }
+
+    /// Writes a request upstream; its reply goes to the client.
+    pub(crate) fn ask(&mut self, id: ChannelId, up: UpChannelId, note: Note, method: Method<'_>) {
+        self.expect_answer(id, up, note);
+        let (upstream, number) = (self.up_channels[up].upstream, self.up_channels[up].number);
+        self.tell_upstream(upstream, number, method);
+    }
+
+    fn expect_answer(&mut self, id: ChannelId, up: UpChannelId, note: Note) {
+        let channel = &mut self.channels[id];
+        channel.awaiting += 1;
+        channel.awaiting_on = up;
+        self.up_channels[up].pending.push_back(Pending::Client(note));
+    }
+
+    /// Writes a request upstream; its reply stays here.
+    pub(crate) fn ask_quietly(&mut self, up: UpChannelId, note: Note, method: Method<'_>) {
+        let state = &mut self.up_channels[up];
+        state.pending.push_back(Pending::Own(note));
+        let (upstream, number) = (state.upstream, state.number);
+        self.tell_upstream(upstream, number, method);
+    }
+
+    /// Passes a request as it is.
+    fn pass_request(
+        &mut self,
+        id: ChannelId,
+        need: Need,
+        frame: &[u8],
+        no_wait: bool,
+    ) -> Result<Flow, Fault> {
+        let Some(up) = self.ensure(id, need) else {
+            return Ok(Flow::Hold);
+        };
+        if !no_wait && !self.may_ask(id, up) {
+            return Ok(Flow::Hold);
+        }
+        self.fits_upstream(up, frame)?;
+        self.pass_frame(up, frame);
+        if no_wait {
+            self.up_channels[up].unproven = true;
+        } else {
+            self.expect_answer(id, up, Note::Plain);
+        }
+        Ok(Flow::Done)
+    }
+
+    /// Writes a client's frame upstream under the binding's number.
+    pub(crate) fn pass_frame(&mut self, up: UpChannelId, frame: &[u8]) {
+        let state = &self.up_channels[up];
+        let (upstream, number) = (state.upstream, state.number);
+        self.send_upstream(upstream, |out| {
+            let at = out.len();
+            out.extend_from_slice(frame);
+            set_channel(out, at, number);
+        });
+    }
+
+    /// An empty queue name means the queue declared last on the channel.
+    pub(crate) fn queue_name(&self, id: ChannelId, name: &[u8], at: (u16, u16)) -> Result<Box<[u8]>, Fault> {
+        if !name.is_empty() {
+            return Ok(name.into());
+        }
+        let last = &self.channels[id].last_queue;
+        if last.is_empty() {
+            return Err(Fault::channel(404, "no previously declared queue", at));
+        }
+        Ok(last.clone())
+    }
+
+    /// Where a request about this queue must run: exclusive queues live on the session's own lane.
+    pub(crate) fn need_for_queue(&self, id: ChannelId, name: &[u8]) -> Need {
+        let session = &self.sessions.get(self.channels[id].session);
+        if session.is_some_and(|s| s.exclusive.contains(name)) {
+            Need::Lane
+        } else {
+            Need::Request
+        }
+    }
+
+    fn client_declares(
+        &mut self,
+        id: ChannelId,
+        declare: queue::Declare<'_>,
+        frame: &[u8],
+    ) -> Result<Flow, Fault> {
+        let need = if declare.exclusive && !declare.passive {
+            Need::Lane
+        } else {
+            self.need_for_queue(id, declare.queue)
+        };
+        let Some(up) = self.ensure(id, need) else {
+            return Ok(Flow::Hold);
+        };
+        self.fits_upstream(up, frame)?;
+        let note = Note::Declare {
+            name: declare.queue.into(),
+            exclusive: declare.exclusive,
+            passive: declare.passive,
+            auto_delete: declare.auto_delete,
+        };
+        // Its name must be known, even when the client does not wait for it.
+        let method = Method::QueueDeclare(queue::Declare {
+            no_wait: false,
+            ..declare
+        });
+        if declare.no_wait {
+            self.ask_quietly(up, note, method);
+        } else if self.may_ask(id, up) {
+            self.ask(id, up, note, method);
+        } else {
+            return Ok(Flow::Hold);
+        }
+        Ok(Flow::Done)
+    }
+
+    fn client_binds(&mut self, id: ChannelId, bind: queue::Bind<'_>) -> Result<Flow, Fault> {
+        let name = self.queue_name(id, bind.queue, (50, 20))?;
+        // RabbitMQ: with both names empty, the routing key is the queue's name.
+        let both = bind.queue.is_empty() && bind.routing_key.is_empty();
+        let routing_key = if both { &*name } else { bind.routing_key };
+        let method = Method::QueueBind(queue::Bind {
+            queue: &name,
+            routing_key,
+            ..bind
+        });
+        self.queue_request(id, &name, method, bind.no_wait)
+    }
+
+    fn client_unbinds(&mut self, id: ChannelId, unbind: queue::Unbind<'_>) -> Result<Flow, Fault> {
+        let name = self.queue_name(id, unbind.queue, (50, 50))?;
+        let both = unbind.queue.is_empty() && unbind.routing_key.is_empty();
+        let routing_key = if both { &*name } else { unbind.routing_key };
+        let method = Method::QueueUnbind(queue::Unbind {
+            queue: &name,
+            routing_key,
+            ..unbind
+        });
+        self.queue_request(id, &name, method, false)
+    }
+
+    fn client_purges(&mut self, id: ChannelId, purge: queue::Purge<'_>) -> Result<Flow, Fault> {
+        let name = self.queue_name(id, purge.queue, (50, 30))?;
+        let method = Method::QueuePurge(queue::Purge {
+            queue: &name,
+            ..purge
+        });
+        self.queue_request(id, &name, method, purge.no_wait)
+    }
+
+    fn client_deletes(&mut self, id: ChannelId, delete: queue::Delete<'_>) -> Result<Flow, Fault> {
+        let name = self.queue_name(id, delete.queue, (50, 40))?;
+        let need = self.need_for_queue(id, &name);
+        let Some(up) = self.ensure(id, need) else {
+            return Ok(Flow::Hold);
+        };
+        let note = Note::Delete { name: name.clone() };
+        let method = Method::QueueDelete(queue::Delete {
+            queue: &name,
+            no_wait: false,
+            ..delete
+        });
+        if delete.no_wait {
+            self.ask_quietly(up, note, method);
+        } else if self.may_ask(id, up) {
+            self.ask(id, up, note, method);
+        } else {
+            return Ok(Flow::Hold);
+        }
+        Ok(Flow::Done)
+    }
+
+    /// A request about a queue, its name expanded.
+    fn queue_request(
+        &mut self,
+        id: ChannelId,
+        name: &[u8],
+        method: Method<'_>,
+        no_wait: bool,
+    ) -> Result<Flow, Fault> {
+        let need = self.need_for_queue(id, name);
+        let Some(up) = self.ensure(id, need) else {
+            return Ok(Flow::Hold);
+        };
+        if !no_wait && !self.may_ask(id, up) {
+            return Ok(Flow::Hold);
+        }
+        if no_wait {
+            let state = &mut self.up_channels[up];
+            state.unproven = true;
+            let (upstream, number) = (state.upstream, state.number);
+            self.tell_upstream(upstream, number, method);
+        } else {
+            self.ask(id, up, Note::Plain, method);
+        }
+        Ok(Flow::Done)
+    }
+
+    fn client_declares_exchange(
+        &mut self,
+        id: ChannelId,
+        declare: &exchange::Declare<'_>,
+        frame: &[u8],
+    ) -> Result<Flow, Fault> {
+        let known = declare.passive || EXCHANGE_TYPES.contains(&declare.kind);
+        let need = if known { Need::Request } else { Need::Lane };
+        self.pass_request(id, need, frame, declare.no_wait)
+    }
+
+    /// confirm.select is answered at once and told upstream before the first publish.
+    fn client_confirms(&mut self, id: ChannelId, select: confirm::Select) -> Result<Flow, Fault> {
+        let channel = &mut self.channels[id];
+        if channel.mode == Mode::Tx {
+            return Err(Fault::channel(
+                406,
+                "cannot switch from tx to confirm mode",
+                (85, 10),
+            ));
+        }
+        channel.mode = Mode::Confirm;
+        if !select.no_wait {
+            self.answer(id, Method::ConfirmSelectOk);
+        }
+        Ok(Flow::Done)
+    }
+
+    fn client_transacts(&mut self, id: ChannelId, frame: &[u8]) -> Result<Flow, Fault> {
+        if self.channels[id].mode == Mode::Confirm {
+            return Err(Fault::channel(
+                406,
+                "cannot switch from confirm to tx mode",
+                (90, 10),
+            ));
+        }
+        let Some(up) = self.ensure(id, Need::Transaction) else {
+            return Ok(Flow::Hold);
+        };
+        if !self.may_ask(id, up) {
+            return Ok(Flow::Hold);
+        }
+        let channel = &mut self.channels[id];
+        channel.mode = Mode::Tx;
+        channel.pinned = true;
+        let state = &mut self.up_channels[up];
+        state.mode = Mode::Tx;
+        state.dirty = true;
+        self.expect_answer(id, up, Note::TxSelect);
+        self.pass_frame(up, frame);
+        Ok(Flow::Done)
+    }
+
+    fn client_gets(&mut self, id: ChannelId, get: &basic::Get<'_>) -> Result<Flow, Fault> {
+        let name = self.queue_name(id, get.queue, (60, 70))?;
+        let need = self.need_for_queue(id, &name);
+        let Some(up) = self.ensure(id, need) else {
+            return Ok(Flow::Hold);
+        };
+        if !self.may_ask(id, up) {
+            return Ok(Flow::Hold);
+        }
+        let method = Method::BasicGet(basic::Get { queue: &name, ..*get });
+        self.ask(id, up, Note::Get { no_ack: get.no_ack }, method);
+        Ok(Flow::Done)
+    }
+
+    /// Kept for consumers that begin later; a limit for the whole channel goes upstream at once.
+    fn client_qos(&mut self, id: ChannelId, qos: &basic::Qos) -> Result<Flow, Fault> {
+        if qos.prefetch_size != 0 {
+            let detail = format!("prefetch_size!=0 ({})", qos.prefetch_size);
+            return Err(Fault::connection(540, detail, (60, 10)));
+        }
+        let channel = &mut self.channels[id];
+        if qos.global {
+            channel.global_prefetch = Some(qos.prefetch_count);
+            if let Some(up) = channel.current.filter(|_| !channel.consumers.is_empty()) {
+                self.apply_prefetch(id, up, None);
+            }
+        } else {
+            channel.prefetch = Some(qos.prefetch_count);
+        }
+        self.answer(id, Method::BasicQosOk);
+        Ok(Flow::Done)
+    }
+}
+
+/// The encoded arguments of a consumer, to be sent again.
+pub(crate) fn encoded(table: Table<'_>) -> Box<[u8]> {
+    table.as_bytes().into()
+}

@@ -1,0 +1,336 @@
+//! Rebind by choice: from one binding to another without losing, requeueing or duplicating anything.
+//!
+//! ```text
+//! publishing:  hold frames -> barrier on the old binding -> bind the new one -> replay the held frames;
+//!              the old one stays for late confirms and for deliveries that are not settled
+//! consuming:   cancel on the old binding -> deliver until cancel-ok -> (small prefetch: until settled) ->
+//!              consume on the new one with the same tag and prefetch
+//! ```
+//! Consumers that cannot move stay on the old binding until they end: a channel can have several.
+
+use warren_wire::method::{Method, basic};
+use warren_wire::table::Table;
+
+use crate::channel::{ConsumerState, Mode, Switch};
+use crate::engine::Engine;
+use crate::ids::{ChannelId, UpChannelId};
+use crate::upstream::{Incoming, Note, Pending, Purpose};
+
+/// Reasons to bind, as in [`crate::metrics::BIND_WHYS`].
+pub(crate) const FIRST_USE: usize = 0;
+pub(crate) const FIRST_PUBLISH: usize = 1;
+pub(crate) const CONSUME: usize = 2;
+pub(crate) const OWN_LANE: usize = 3;
+pub(crate) const SLOW_READER: usize = 4;
+pub(crate) const TRANSACTION: usize = 5;
+
+/// A prefetch up to this is one that the client counts on: the new binding begins only when the old one has nothing
+/// unsettled, so that the client never has more than it asked for.
+const SMALL_PREFETCH: u16 = 100;
+
+/// What a frame needs of the binding it goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A request: any binding will do.
+    Request,
+    Publish,
+    Consume,
+    /// A consumer that can only be where its channel publishes: direct reply-to.
+    ConsumeAndPublish,
+    /// Something exclusive to the session's own connection.
+    Lane,
+    Transaction,
+}
+
+impl Engine {
+    /// The binding for a need. `None`: the channel is on its way to one, hold the frame.
+    pub(crate) fn ensure(&mut self, id: ChannelId, need: Need) -> Option<UpChannelId> {
+        let channel = &self.channels[id];
+        let bound = channel.current.is_some();
+        let purpose = channel.purpose;
+        let consuming = !channel.consumers.is_empty();
+        let stays = bound && (channel.pinned || purpose == Purpose::Lane);
+        let (fits, to, why) = match need {
+            Need::Request => (bound, Purpose::Control, FIRST_USE),
+            Need::Publish => {
+                let to = if consuming {
+                    Purpose::Mixed
+                } else {
+                    Purpose::Publish
+                };
+                (
+                    stays || bound && matches!(purpose, Purpose::Publish | Purpose::Mixed),
+                    to,
+                    FIRST_PUBLISH,
+                )
+            }
+            Need::Consume => {
+                let to = if bound { Purpose::Mixed } else { Purpose::Control };
+                (
+                    stays || bound && matches!(purpose, Purpose::Control | Purpose::Mixed),
+                    to,
+                    CONSUME,
+                )
+            }
+            Need::ConsumeAndPublish => (
+                stays || bound && purpose == Purpose::Mixed,
+                Purpose::Mixed,
+                CONSUME,
+            ),
+            Need::Lane => (bound && purpose == Purpose::Lane, Purpose::Lane, OWN_LANE),
+            Need::Transaction => {
+                let unsettled = channel
+                    .bindings()
+                    .iter()
+                    .any(|up| !self.up_channels[*up].unacked.is_empty());
+                let fits = stays || bound && (purpose != Purpose::Control || consuming || unsettled);
+                (fits, Purpose::Mixed, TRANSACTION)
+            }
+        };
+        if !fits {
+            self.begin_switch(id, to, why);
+        }
+        let channel = &self.channels[id];
+        let up = channel.current.filter(|_| channel.flows())?;
+        if need == Need::Publish {
+            self.sync_mode(id, up);
+        }
+        Some(up)
+    }
+
+    /// Begins to move a channel to a binding for another purpose. Frames are held until it is there.
+    pub(crate) fn begin_switch(&mut self, id: ChannelId, to: Purpose, why: usize) {
+        let current = self.channels[id].current;
+        match current {
+            Some(up) if !self.up_channels[up].is_proven() => {
+                self.channels[id].switch = Switch::Proving { to, why };
+                self.send_barrier(up);
+            }
+            _ => self.switch_now(id, to, why),
+        }
+    }
+
+    /// The old binding has proven what it had: on to the next.
+    pub(crate) fn switch_now(&mut self, id: ChannelId, to: Purpose, why: usize) {
+        let channel = &mut self.channels[id];
+        let old = channel.current.take();
+        channel.purpose = to;
+        channel.switch = Switch::Binding {
+            why,
+            rebound: old.is_some(),
+        };
+        if let Some(old) = old {
+            channel.older.push(old);
+            self.retire_if_done(id, old);
+        }
+        self.request_bind(id);
+    }
+
+    /// Lets an older binding go once nothing is left on it.
+    pub(crate) fn retire_if_done(&mut self, id: ChannelId, up: UpChannelId) {
+        let (Some(channel), Some(state)) = (self.channels.get(id), self.up_channels.get(up)) else {
+            return;
+        };
+        if channel.current == Some(up) {
+            return;
+        }
+        if state.unacked.is_empty() {
+            self.resume_settled(id, up);
+        }
+        let (Some(channel), Some(state)) = (self.channels.get_mut(id), self.up_channels.get(up)) else {
+            return;
+        };
+        let done = state.unacked.is_empty()
+            && state.incoming == Incoming::None
+            && state.unconfirmed.is_empty()
+            && !channel.consumes_on(up)
+            && !state
+                .pending
+                .iter()
+                .any(|p| matches!(p, Pending::Client(_) | Pending::Local(_)))
+            && channel.speaking != Some(up)
+            && !channel.silent.contains(&up);
+        if done && channel.older.contains(&up) {
+            channel.older.retain(|o| *o != up);
+            let older = channel.older.clone();
+            channel.deliveries.retain(|u| older.contains(&u));
+            channel.publishes.retain(|u| older.contains(&u));
+            self.leave(up);
+        }
+    }
+
+    /// A barrier has come back on a channel's binding.
+    pub(crate) fn barrier_back(&mut self, id: ChannelId, up: UpChannelId) {
+        let channel = &mut self.channels[id];
+        match channel.switch {
+            Switch::Proving { to, why } if channel.current == Some(up) => self.switch_now(id, to, why),
+            Switch::ProvingForAck if channel.current == Some(up) => {
+                channel.switch = Switch::None;
+                self.replays.push_back(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Begins to move what can be moved to the current binding.
+    pub(crate) fn move_consumers(&mut self, id: ChannelId) {
+        let channel = &self.channels[id];
+        let Some(current) = channel.current else { return };
+        let moves: Vec<usize> = (0..channel.consumers.len())
+            .filter(|at| {
+                let c = &channel.consumers[*at];
+                c.up != current && c.state == ConsumerState::Active && c.movable
+            })
+            .collect();
+        for at in moves {
+            let consumer = &mut self.channels[id].consumers[at];
+            consumer.state = ConsumerState::Cancelling;
+            let (tag, up) = (consumer.tag.clone(), consumer.up);
+            let state = &mut self.up_channels[up];
+            state
+                .pending
+                .push_back(Pending::Own(Note::Cancel { tag: tag.clone() }));
+            let (upstream, number) = (state.upstream, state.number);
+            let cancel = basic::Cancel {
+                consumer_tag: &tag,
+                no_wait: false,
+            };
+            self.tell_upstream(upstream, number, Method::BasicCancel(cancel));
+        }
+    }
+
+    /// cancel-ok for a consumer that is being moved: it begins again on the current binding.
+    pub(crate) fn consumer_cancelled(&mut self, id: ChannelId, up: UpChannelId, tag: &[u8]) {
+        let Some(at) = self.channels[id].consumer(tag) else {
+            return;
+        };
+        let unsettled = !self.up_channels[up].unacked.is_empty();
+        let consumer = &mut self.channels[id].consumers[at];
+        match consumer.state {
+            ConsumerState::Cancelling => {
+                let small = consumer.prefetch.is_some_and(|p| p > 0 && p <= SMALL_PREFETCH);
+                if small && unsettled && !consumer.no_ack {
+                    consumer.state = ConsumerState::Settling;
+                } else {
+                    self.begin_consumer(id, at);
+                }
+            }
+            ConsumerState::Ending { answer } => {
+                let consumer = self.channels[id].consumers.remove(at);
+                if answer {
+                    let ok = basic::CancelOk {
+                        consumer_tag: &consumer.tag,
+                    };
+                    self.answer(id, Method::BasicCancelOk(ok));
+                }
+            }
+            _ => {}
+        }
+        self.retire_if_done(id, up);
+    }
+
+    /// Consumers that waited until everything on their old binding was settled begin again.
+    fn resume_settled(&mut self, id: ChannelId, up: UpChannelId) {
+        loop {
+            let channel = &self.channels[id];
+            let next = channel
+                .consumers
+                .iter()
+                .position(|c| c.up == up && c.state == ConsumerState::Settling);
+            match next {
+                Some(at) if channel.current.is_some() => self.begin_consumer(id, at),
+                _ => return,
+            }
+        }
+    }
+
+    /// basic.consume on the current binding for a consumer that the client has already.
+    fn begin_consumer(&mut self, id: ChannelId, at: usize) {
+        let channel = &mut self.channels[id];
+        let Some(up) = channel.current else {
+            channel.consumers[at].state = ConsumerState::Settling;
+            return;
+        };
+        let prefetch = channel.consumers[at].prefetch;
+        self.apply_prefetch(id, up, prefetch);
+        let consumer = &mut self.channels[id].consumers[at];
+        consumer.up = up;
+        consumer.state = ConsumerState::Starting;
+        let state = &mut self.up_channels[up];
+        state.dirty = true;
+        state.pending.push_back(Pending::Own(Note::Consume {
+            tag: consumer.tag.clone(),
+        }));
+        let method = Method::BasicConsume(basic::Consume {
+            queue: &consumer.queue,
+            consumer_tag: &consumer.tag,
+            no_local: consumer.no_local,
+            no_ack: consumer.no_ack,
+            exclusive: consumer.exclusive,
+            no_wait: false,
+            arguments: Table::from_encoded(&consumer.arguments).unwrap_or(Table::EMPTY),
+        });
+        let (upstream, number) = (state.upstream, state.number);
+        if let Some(upstream) = self.upstreams.get_mut(upstream) {
+            upstream.outbox.write_with(|out| method.write(number, out));
+        }
+        self.flush_upstream(upstream);
+    }
+
+    /// basic.qos before a consumer, when the binding does not have that prefetch already (BROKER-FACTS: it applies
+    /// to later consumers only, and a fresh channel does not always have 0).
+    pub(crate) fn apply_prefetch(&mut self, id: ChannelId, up: UpChannelId, prefetch: Option<u16>) {
+        let global = self.channels[id].global_prefetch;
+        let state = &mut self.up_channels[up];
+        let (upstream, number) = (state.upstream, state.number);
+        let mut wanted = Vec::new();
+        if let Some(count) = global
+            && state.applied_global != global
+        {
+            state.applied_global = global;
+            wanted.push((count, true));
+        }
+        if let Some(count) = prefetch
+            && state.applied_prefetch != prefetch
+        {
+            state.applied_prefetch = prefetch;
+            wanted.push((count, false));
+        }
+        for (prefetch_count, global) in wanted {
+            let state = &mut self.up_channels[up];
+            state.dirty = true;
+            state.pending.push_back(Pending::Own(Note::Plain));
+            let qos = basic::Qos {
+                prefetch_size: 0,
+                prefetch_count,
+                global,
+            };
+            self.tell_upstream(upstream, number, Method::BasicQos(qos));
+        }
+    }
+
+    /// A session that does not read: what it consumes on shared connections moves to an own lane, where TCP holds
+    /// the broker back. Beyond the session's budget it ends.
+    pub(crate) fn slow_reader(&mut self, id: crate::ids::SessionId) {
+        let Some(session) = self.sessions.get(id) else {
+            return;
+        };
+        let waiting = session.outbox.len();
+        if waiting > self.config.limits.session_budget {
+            let text = format!("{waiting} octets wait for a client that does not read");
+            self.abort_session(id, crate::close::LIMIT, &text);
+            return;
+        }
+        for channel in session.channels.ids() {
+            let state = &self.channels[channel];
+            let movable = state
+                .consumers
+                .iter()
+                .any(|c| c.movable && c.state == ConsumerState::Active);
+            let free = state.flows() && !state.pinned && state.mode != Mode::Tx;
+            if movable && free && state.purpose != Purpose::Lane {
+                self.begin_switch(channel, Purpose::Lane, SLOW_READER);
+            }
+        }
+    }
+}

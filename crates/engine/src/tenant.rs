@@ -1,0 +1,111 @@
+//! Credentials at a farm, and the pools that belong to them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::config::FarmId;
+use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpstreamId};
+use crate::session::{Credentials, Tune};
+use crate::time::Time;
+
+/// A refusal as the broker gave it.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) code: u16,
+    pub(crate) text: Vec<u8>,
+    pub(crate) class: u16,
+    pub(crate) method: u16,
+    pub(crate) at: Time,
+}
+
+/// What is known of a farm, learned from its brokers.
+#[derive(Default)]
+pub(crate) struct FarmState {
+    /// The encoded server properties of its brokers, once one has been seen.
+    pub(crate) properties: Option<Vec<u8>>,
+    pub(crate) mechanisms: Vec<u8>,
+    /// LavinMQ and unknown products get the barrier that works everywhere.
+    pub(crate) is_rabbitmq: bool,
+    pub(crate) tune: Tune,
+    /// Connections that were greeted and wait for credentials.
+    pub(crate) greeted: Vec<UpstreamId>,
+    /// Sessions that wait for the server properties.
+    pub(crate) curious: Vec<SessionId>,
+    /// Connection attempts that learn the properties.
+    pub(crate) learning: usize,
+    /// Member to try next.
+    pub(crate) next_backend: usize,
+    pub(crate) failures: u32,
+    /// No new attempt before this moment.
+    pub(crate) retry_at: Option<Time>,
+    pub(crate) last_error: String,
+}
+
+/// Credentials at one farm, and whether they are good.
+pub(crate) struct Login {
+    pub(crate) farm: FarmId,
+    pub(crate) credentials: Credentials,
+    pub(crate) verified_at: Option<Time>,
+    pub(crate) refused: Option<Refusal>,
+    /// The connection that is finding out.
+    pub(crate) verifying: Option<UpstreamId>,
+    /// A connection whose credentials were accepted and that has no virtual host yet.
+    pub(crate) parked: Option<UpstreamId>,
+    pub(crate) waiters: Vec<SessionId>,
+    pub(crate) tenants: BTreeMap<Box<str>, TenantId>,
+    /// Sessions that name it.
+    pub(crate) sessions: usize,
+}
+
+/// The pools of one farm, virtual host and credentials.
+pub(crate) struct Tenant {
+    pub(crate) login: LoginId,
+    pub(crate) farm: FarmId,
+    pub(crate) vhost: Box<str>,
+    pub(crate) proven_at: Option<Time>,
+    pub(crate) refused: Option<Refusal>,
+    /// The connection that proves the virtual host.
+    pub(crate) proving: Option<UpstreamId>,
+    /// Sessions that wait for it.
+    pub(crate) entering: Vec<SessionId>,
+    /// Shared connections, opening ones included, oldest first.
+    pub(crate) upstreams: Vec<UpstreamId>,
+    /// Channels that wait for a binding, in order.
+    pub(crate) waiting: VecDeque<ChannelId>,
+    pub(crate) sessions: usize,
+    pub(crate) last_used: Time,
+    /// Queues known to outlive their last consumer, by name.
+    pub(crate) durable_names: Names,
+}
+
+/// A bounded set of names; the oldest is forgotten first.
+#[derive(Default)]
+pub(crate) struct Names {
+    order: VecDeque<Box<[u8]>>,
+    set: std::collections::BTreeSet<Box<[u8]>>,
+}
+
+/// Names remembered per tenant: enough for any sensible number of queues, about 1 MB at worst.
+const MAX_NAMES: usize = 4096;
+
+impl Names {
+    pub(crate) fn insert(&mut self, name: &[u8]) {
+        if self.set.insert(name.into()) {
+            self.order.push_back(name.into());
+            if self.order.len() > MAX_NAMES
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.set.remove(&oldest);
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &[u8]) {
+        if self.set.remove(name) {
+            self.order.retain(|n| **n != *name);
+        }
+    }
+
+    pub(crate) fn contains(&self, name: &[u8]) -> bool {
+        self.set.contains(name)
+    }
+}

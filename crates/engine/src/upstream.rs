@@ -1,0 +1,193 @@
+//! Connections to brokers and the channels on them.
+
+use std::collections::VecDeque;
+
+use crate::channel::Mode;
+use crate::config::{BackendId, FarmId};
+use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
+use crate::numbers::UpNumbers;
+use crate::outbox::Outbox;
+use crate::session::Tune;
+use crate::tags::TagSet;
+use crate::time::Time;
+
+/// What an upstream connection is for. Brokers stop reading a whole connection whose publishing is held back, so
+/// publishing and consuming do not share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Nobody has needed it yet.
+    Any,
+    /// Requests and plain consuming.
+    Control,
+    /// Publishing.
+    Publish,
+    /// Channels that publish and consume.
+    Mixed,
+    /// One session's own.
+    Lane,
+}
+
+impl Purpose {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Purpose::Any => "any",
+            Purpose::Control => "control",
+            Purpose::Publish => "publish",
+            Purpose::Mixed => "mixed",
+            Purpose::Lane => "lane",
+        }
+    }
+}
+
+/// How far an upstream connection is.
+///
+/// ```text
+/// Connecting -> Greeting -> Greeted -> Verifying -> Verified -> Opening -> Ready -> Closing -> Ended
+/// ```
+/// `Greeted` waits for credentials, `Verified` for a virtual host; both only for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Connecting,
+    Greeting,
+    Greeted,
+    Verifying,
+    Verified,
+    Opening,
+    Ready,
+    Closing,
+    Ended,
+}
+
+/// A connection to a broker.
+pub(crate) struct Upstream {
+    pub(crate) farm: FarmId,
+    pub(crate) backend: BackendId,
+    pub(crate) stage: Stage,
+    pub(crate) purpose: Purpose,
+    /// Whose credentials it carries; `None` until it is needed for somebody.
+    pub(crate) login: Option<LoginId>,
+    /// Whose pools it belongs to.
+    pub(crate) tenant: Option<TenantId>,
+    /// Whose lane it is. The session may be gone already.
+    pub(crate) session: Option<SessionId>,
+    pub(crate) tune: Tune,
+    pub(crate) numbers: UpNumbers,
+    /// Clean plain channels that nobody uses, the one used last at the end.
+    pub(crate) idle_plain: Vec<UpChannelId>,
+    /// Clean confirm channels that nobody uses.
+    pub(crate) idle_confirm: Vec<UpChannelId>,
+    pub(crate) idle_since: Time,
+    pub(crate) outbox: Outbox,
+    pub(crate) flushing: bool,
+    /// Sessions that wait for room in the outbox, in order.
+    pub(crate) stalled: VecDeque<SessionId>,
+    /// Set while the broker reads no publishes, with its reason.
+    pub(crate) blocked: Option<Box<[u8]>>,
+    /// A lane is not read while its session does not read.
+    pub(crate) held_back: bool,
+    pub(crate) deadline: Option<Time>,
+    /// When its timer will look at it.
+    pub(crate) armed: Option<Time>,
+    pub(crate) last_received: Time,
+    pub(crate) last_sent: Time,
+    /// Why it ends: index into the reasons of the metrics, and a text.
+    pub(crate) ending: Option<(usize, String)>,
+}
+
+impl Upstream {
+    /// Channels that somebody uses or that still have something to prove.
+    pub(crate) fn busy(&self) -> usize {
+        self.numbers.len() - self.idle_plain.len() - self.idle_confirm.len()
+    }
+}
+
+/// Why a reply is awaited, and what to note when it comes.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Plain,
+    Declare {
+        name: Box<[u8]>,
+        exclusive: bool,
+        passive: bool,
+        auto_delete: bool,
+    },
+    Delete {
+        name: Box<[u8]>,
+    },
+    Consume {
+        tag: Box<[u8]>,
+    },
+    Cancel {
+        tag: Box<[u8]>,
+    },
+    Get {
+        no_ack: bool,
+    },
+    Recover,
+    TxSelect,
+}
+
+/// What is awaited on an upstream channel, in order.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// channel.open-ok.
+    Open,
+    /// flow-ok, or declare-ok of the reply-to queue: everything before it was processed.
+    Barrier,
+    /// A reply for the client.
+    Client(Note),
+    /// A reply to Warren's own request.
+    Own(Note),
+    /// Frames of Warren's for the client, at their turn.
+    Local(Box<[u8]>),
+}
+
+/// A content on its way from the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Incoming {
+    None,
+    Header,
+    Body(u64),
+}
+
+/// A channel on an upstream connection.
+pub(crate) struct UpChannel {
+    pub(crate) upstream: UpstreamId,
+    pub(crate) number: u16,
+    /// Who uses it.
+    pub(crate) owner: Option<ChannelId>,
+    /// Warren has sent channel.close; close-ok is awaited.
+    pub(crate) closing: bool,
+    pub(crate) idle: bool,
+    pub(crate) mode: Mode,
+    pub(crate) opened_at: Time,
+    /// It saw something that outlives its client (a consumer, qos, tx): it is not used again.
+    pub(crate) dirty: bool,
+    /// It published without confirms, or sent requests without a reply, since the last barrier.
+    pub(crate) unproven: bool,
+    /// Publish numbers whose confirm is awaited.
+    pub(crate) unconfirmed: TagSet,
+    /// Delivery tags that are not settled.
+    pub(crate) unacked: TagSet,
+    pub(crate) pending: VecDeque<Pending>,
+    pub(crate) incoming: Incoming,
+    /// The prefetch that was told to it last, for consumers and for the channel.
+    pub(crate) applied_prefetch: Option<u16>,
+    pub(crate) applied_global: Option<u16>,
+    /// The content that is under way interests nobody.
+    pub(crate) discarding: bool,
+    /// Frames for the client that wait until another binding has finished its content.
+    pub(crate) withheld: Vec<u8>,
+    /// When a channel without owner is given up.
+    pub(crate) deadline: Option<Time>,
+}
+
+impl UpChannel {
+    /// Nothing that was sent on it is open.
+    pub(crate) fn is_proven(&self) -> bool {
+        !self.unproven
+            && self.incoming == Incoming::None
+            && self.pending.iter().all(|p| matches!(p, Pending::Open))
+            && self.unconfirmed.is_empty()
+    }
+}
