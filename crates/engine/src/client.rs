@@ -134,7 +134,7 @@ impl Engine {
         match (phase, method) {
             (Phase::CloseSent, Method::ConnectionCloseOk) => self.end_session(id, close::CLIENT, "closed"),
             (Phase::CloseSent, Method::ConnectionClose(_)) => {
-                self.tell_client(id, 0, Method::ConnectionCloseOk)
+                self.tell_client(id, 0, Method::ConnectionCloseOk);
             }
             (Phase::CloseSent, _) => {}
             (Phase::Running, Method::ConnectionClose(_)) => self.client_close(id),

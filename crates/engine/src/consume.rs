@@ -156,7 +156,7 @@ impl Engine {
         if tag == 0 {
             return None;
         }
-        let up_tag = channel.deliveries.find(tag)?.to_up(tag);
+        let up_tag = channel.deliveries.find(tag)?.up_number(tag);
         let state = self.up_channels.get_mut(up)?;
         if multiple {
             if !state.unacked.contains(up_tag) {
@@ -196,7 +196,7 @@ impl Engine {
                 .find(tag)
                 .filter(|_| tag > 0)
                 .ok_or_else(unknown)?;
-            let up_tag = segment.to_up(tag);
+            let up_tag = segment.up_number(tag);
             let known = self
                 .up_channels
                 .get(segment.up)
@@ -240,7 +240,7 @@ impl Engine {
             let Some(state) = self.up_channels.get(segment.up) else {
                 continue;
             };
-            let limit = segment.to_up(last.min(tag));
+            let limit = segment.up_number(last.min(tag));
             let Some(highest) = state.unacked.iter().take_while(|t| *t <= limit).last() else {
                 continue;
             };

@@ -275,8 +275,8 @@ impl Engine {
         self.detach_upstream(id);
         self.end_upstream(id, REFUSED, &text);
         match (stage, login, tenant) {
-            (Stage::Verifying, Some(login), _) => self.login_refused(login, refusal),
-            (_, _, Some(tenant)) => self.tenant_refused(tenant, refusal),
+            (Stage::Verifying, Some(login), _) => self.login_refused(login, &refusal),
+            (_, _, Some(tenant)) => self.tenant_refused(tenant, &refusal),
             _ => {}
         }
     }

@@ -455,7 +455,6 @@ fn capabilities(properties: Table<'_>) -> Capabilities {
         consumer_cancel_notify: has(b"consumer_cancel_notify"),
         connection_blocked: has(b"connection.blocked"),
         authentication_failure_close: has(b"authentication_failure_close"),
-        basic_nack: has(b"basic.nack"),
     }
 }
 

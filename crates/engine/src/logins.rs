@@ -88,13 +88,13 @@ impl Engine {
     }
 
     /// The broker has refused these credentials.
-    pub(crate) fn login_refused(&mut self, id: LoginId, refusal: Refusal) {
+    pub(crate) fn login_refused(&mut self, id: LoginId, refusal: &Refusal) {
         let Some(login) = self.logins.get_mut(id) else {
             return;
         };
         login.verified_at = None;
         for session in std::mem::take(&mut login.waiters) {
-            self.refuse_login(session, &refusal);
+            self.refuse_login(session, refusal);
         }
         let Some(login) = self.logins.get_mut(id) else {
             return;
@@ -104,7 +104,7 @@ impl Engine {
         for tenant in tenants {
             // A proof of these pools was older: they serve no new session.
             self.tenants[tenant].proven_at = None;
-            self.tenant_refused(tenant, refusal.clone());
+            self.tenant_refused(tenant, refusal);
         }
         self.wheel
             .schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Login(id));
@@ -215,7 +215,7 @@ impl Engine {
     }
 
     /// The broker has refused this virtual host.
-    pub(crate) fn tenant_refused(&mut self, id: TenantId, refusal: Refusal) {
+    pub(crate) fn tenant_refused(&mut self, id: TenantId, refusal: &Refusal) {
         let Some(tenant) = self.tenants.get_mut(id) else {
             return;
         };
@@ -223,7 +223,7 @@ impl Engine {
         let entering = std::mem::take(&mut tenant.entering);
         tenant.refused = Some(refusal.clone());
         for session in entering {
-            self.refuse_login(session, &refusal);
+            self.refuse_login(session, refusal);
         }
         self.wheel
             .schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Tenant(id));

@@ -96,13 +96,47 @@ impl UpNumbers {
         self.used.len() - self.free.len()
     }
 
-    /// Whether none is in use.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Everybody, in order of number.
     pub(crate) fn all(&self) -> Vec<UpChannelId> {
         self.used.iter().flatten().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slotmap::SlotMap;
+
+    #[test]
+    fn upstream_numbers_begin_at_one_and_are_used_again() {
+        let mut map: SlotMap<UpChannelId, ()> = SlotMap::with_key();
+        let (a, b, c) = (map.insert(()), map.insert(()), map.insert(()));
+        let mut numbers = UpNumbers::default();
+        assert_eq!((numbers.take(a), numbers.take(b)), (1, 2));
+        assert!(!numbers.has_room(2) && numbers.has_room(3));
+        numbers.release(1);
+        numbers.release(1);
+        assert_eq!(numbers.len(), 1);
+        assert_eq!(numbers.get(1), None);
+        assert_eq!(numbers.take(c), 1);
+        assert_eq!(numbers.all(), [c, b]);
+        assert_eq!(numbers.get(0), None);
+        assert_eq!(numbers.get(3), None);
+    }
+
+    #[test]
+    fn session_channels_are_found_by_number() {
+        let mut map: SlotMap<ChannelId, ()> = SlotMap::with_key();
+        let mut channels = SessionChannels::default();
+        let ids: Vec<ChannelId> = (0..5).map(|_| map.insert(())).collect();
+        for (number, id) in [5, 1, 2047, 3, 2].into_iter().zip(&ids) {
+            channels.insert(number, *id);
+        }
+        assert_eq!(channels.get(2047), Some(ids[2]));
+        assert_eq!(channels.get(4), None);
+        channels.remove(2047);
+        assert_eq!(channels.get(2047), None);
+        assert_eq!(channels.len(), 4);
+        assert_eq!(channels.ids()[0], ids[1]);
     }
 }

@@ -165,7 +165,7 @@ impl Engine {
             }
             (Note::Delete { name }, Method::QueueDeleteOk(_)) => self.queue_deleted(id, name),
             (Note::Consume { tag }, Method::BasicConsumeOk(ok)) => {
-                self.consumer_began(id, tag, ok.consumer_tag)
+                self.consumer_began(id, tag, ok.consumer_tag);
             }
             (Note::Cancel { tag }, Method::BasicCancelOk(_)) => self.consumer_ended(id, up, tag),
             (Note::Recover, Method::BasicRecoverOk) => {

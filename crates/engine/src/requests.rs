@@ -213,7 +213,6 @@ impl Engine {
         };
         self.fits_upstream(up, frame)?;
         let note = Note::Declare {
-            name: declare.queue.into(),
             exclusive: declare.exclusive,
             passive: declare.passive,
             auto_delete: declare.auto_delete,

@@ -20,7 +20,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// The broker's number for one of the client's.
     #[inline]
-    pub(crate) fn to_up(&self, client: u64) -> u64 {
+    pub(crate) fn up_number(self, client: u64) -> u64 {
         self.first_up + (client - self.first)
     }
 }
@@ -41,7 +41,7 @@ impl Segments {
     pub(crate) fn note(&mut self, client: u64, up: UpChannelId, up_number: u64) {
         if let Some(last) = self.0.last()
             && last.up == up
-            && last.to_up(client) == up_number
+            && last.up_number(client) == up_number
         {
             return;
         }
@@ -90,13 +90,62 @@ impl Segments {
         });
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.0.len()
     }
+}
 
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slotmap::SlotMap;
+
+    fn two_bindings() -> (UpChannelId, UpChannelId) {
+        let mut map: SlotMap<UpChannelId, ()> = SlotMap::with_key();
+        (map.insert(()), map.insert(()))
+    }
+
+    #[test]
+    fn one_binding_with_an_offset_is_one_segment() {
+        let (a, _) = two_bindings();
+        let mut segments = Segments::default();
+        for n in 1..=100 {
+            segments.note(n, a, n + 41);
+        }
+        assert_eq!(segments.len(), 1);
+        assert!(segments.only(a));
+        assert_eq!(segments.find(7).map(|s| s.up_number(7)), Some(48));
+        assert_eq!(segments.to_client(a, 48), Some(7));
+        assert_eq!(segments.to_client(a, 41), None);
+    }
+
+    #[test]
+    fn numbers_that_alternate_between_bindings_are_found_again() {
+        let (a, b) = two_bindings();
+        let mut segments = Segments::default();
+        for (client, up, number) in [(1, a, 1), (2, a, 2), (3, b, 1), (4, a, 3), (5, b, 2), (6, b, 3)] {
+            segments.note(client, up, number);
+        }
+        assert_eq!(segments.len(), 4);
+        for (client, up, number) in [(2, a, 2), (3, b, 1), (4, a, 3), (6, b, 3)] {
+            let segment = segments.find(client).unwrap();
+            assert_eq!((segment.up, segment.up_number(client)), (up, number));
+            assert_eq!(segments.to_client(up, number), Some(client));
+        }
+        let ends: Vec<u64> = segments.ranges().map(|r| r.1).collect();
+        assert_eq!(ends, [2, 3, 4, u64::MAX]);
+    }
+
+    #[test]
+    fn what_is_done_is_forgotten_except_the_newest() {
+        let (a, b) = two_bindings();
+        let mut segments = Segments::default();
+        segments.note(1, a, 1);
+        segments.note(2, b, 1);
+        segments.retain(|up| up == b);
+        assert!(segments.only(b));
+        segments.retain(|_| false);
+        assert_eq!(segments.len(), 1);
     }
 }

@@ -68,7 +68,6 @@ pub(crate) struct Capabilities {
     pub(crate) consumer_cancel_notify: bool,
     pub(crate) connection_blocked: bool,
     pub(crate) authentication_failure_close: bool,
-    pub(crate) basic_nack: bool,
 }
 
 /// What was negotiated on a connection.

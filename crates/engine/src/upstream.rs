@@ -106,7 +106,6 @@ impl Upstream {
 pub(crate) enum Note {
     Plain,
     Declare {
-        name: Box<[u8]>,
         exclusive: bool,
         passive: bool,
         auto_delete: bool,
