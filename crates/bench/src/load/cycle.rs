@@ -1,0 +1,44 @@
+//! A client that comes, publishes one message and goes, again and again: every answer is awaited.
+
+use anyhow::{Context, Result};
+
+use crate::client::{self, CHANNEL, Client};
+use crate::messages::publish;
+
+use super::{Args, Worker};
+
+pub(super) struct Cycler {
+    port: u16,
+    cycles: u64,
+    properties: Vec<u8>,
+    publish: Vec<u8>,
+}
+
+impl Cycler {
+    pub(super) fn new(args: &Args) -> Self {
+        Cycler {
+            port: args.port,
+            cycles: args.count,
+            properties: client::properties(),
+            publish: publish(CHANNEL, args.size),
+        }
+    }
+}
+
+impl Worker for Cycler {
+    fn work(&mut self) -> Result<()> {
+        let mut buffer = Vec::new();
+        for cycle in 0..self.cycles {
+            let client = Client::connect(self.port, &self.properties, buffer)
+                .with_context(|| format!("cycle {cycle}"))?;
+            buffer = client
+                .close(&self.publish)
+                .with_context(|| format!("cycle {cycle}"))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! The table for people, and a line of JSON for programs.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::process::Command;
+use std::thread::available_parallelism;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+use crate::plan::Plan;
+use crate::rounds::{Sample, Series};
+use crate::ways::Kind;
+
+const HISTORY: &str = "bench/history";
+
+/// The middle one, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}
+
+fn median_of<'a>(series: impl IntoIterator<Item = &'a Series>, what: impl Fn(&Sample) -> f64) -> f64 {
+    median(
+        series
+            .into_iter()
+            .flat_map(|series| &series.samples)
+            .map(what)
+            .collect(),
+    )
+}
+
+/// Prints the table.
+pub(crate) fn print(plan: &Plan, all: &[Series]) {
+    let cores = available_parallelism().map_or(0, usize::from);
+    println!(
+        "Medians of {} rounds, {cores} cores, one run. CPU is the proxy's, per message or cycle.\n",
+        plan.rounds
+    );
+    print!("{:34}", "");
+    for (_, label) in &plan.ways {
+        print!("{label:>16}");
+    }
+    println!("{:>18}", "Warren / HAProxy");
+    for work in &plan.work {
+        let row: Vec<&Series> = all
+            .iter()
+            .filter(|series| series.work.name == work.name)
+            .collect();
+        print!("{:34}", format!("{} ({}s/s)", work.name, work.unit));
+        for series in &row {
+            print!("{:>16}", rate(median_of([*series], |s| s.per_second)));
+        }
+        println!("{:>18}", ratio(plan, &row, |s| s.per_second));
+        print!("{:34}", format!("  CPU per {}", work.unit));
+        for series in &row {
+            let proxy = plan.ways[series.way].0 != Kind::None;
+            let cpu = median_of([*series], |s| s.proxy_ns);
+            print!("{:>16}", if proxy { micros(cpu) } else { String::new() });
+        }
+        println!("{:>18}", ratio(plan, &row, |s| s.proxy_ns));
+        let load = micros(median_of(row.iter().copied(), |s| s.load_ns));
+        let broker = micros(median_of(row.iter().copied(), |s| s.broker_ns));
+        println!("  (load generator {load}, null broker {broker})\n");
+    }
+    println!("HAProxy runs twice in every round: the difference of its two columns is the noise.");
+}
+
+/// Warren's median over that of all HAProxy samples.
+fn ratio(plan: &Plan, row: &[&Series], what: impl Fn(&Sample) -> f64 + Copy) -> String {
+    let of = |kind| {
+        median_of(
+            row.iter()
+                .copied()
+                .filter(|series| plan.ways[series.way].0 == kind),
+            what,
+        )
+    };
+    let ratio = of(Kind::Warren) / of(Kind::Haproxy);
+    if ratio.is_finite() {
+        format!("{ratio:.2}")
+    } else {
+        String::new()
+    }
+}
+
+fn rate(per_second: f64) -> String {
+    match per_second {
+        r if r >= 1e6 => format!("{:.2} M", r / 1e6),
+        r if r >= 1e5 => format!("{:.0} k", r / 1e3),
+        r => format!("{r:.0}"),
+    }
+}
+
+fn micros(ns: f64) -> String {
+    match ns / 1e3 {
+        us if us < 1.0 => format!("{us:.3} µs"),
+        us if us < 10.0 => format!("{us:.2} µs"),
+        us => format!("{us:.0} µs"),
+    }
+}
+
+/// Appends one line with all samples to the history.
+pub(crate) fn save(plan: &Plan, all: &[Series]) -> Result<()> {
+    fs::create_dir_all(HISTORY).with_context(|| format!("cannot make {HISTORY}: run it at the root"))?;
+    let path = format!("{HISTORY}/runs.jsonl");
+    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+    writeln!(file, "{}", json(plan, all)?)?;
+    println!("Appended to {path}.");
+    Ok(())
+}
+
+/// Names and labels are our own and need no escapes.
+fn json(plan: &Plan, all: &[Series]) -> Result<String> {
+    let when = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let cores = available_parallelism().map_or(0, usize::from);
+    let mut line = format!(
+        r#"{{"unix_seconds":{when},"commit":"{}","cores":{cores},"rounds":{},"quick":{},"results":["#,
+        commit(),
+        plan.rounds,
+        plan.quick
+    );
+    for (i, series) in all.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        let list = |what: fn(&Sample) -> f64| {
+            let values: Vec<String> = series.samples.iter().map(|s| format!("{:.1}", what(s))).collect();
+            values.join(",")
+        };
+        write!(
+            line,
+            r#"{comma}{{"work":"{}","way":"{}","per_second":[{}],"proxy_cpu_ns":[{}]}}"#,
+            series.work.name,
+            plan.ways[series.way].1,
+            list(|s| s.per_second),
+            list(|s| s.proxy_ns)
+        )?;
+    }
+    line.push_str("]}");
+    Ok(line)
+}
+
+/// The commit that was measured, with a mark when there are changes beside it.
+fn commit() -> String {
+    let git = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=10"])
+        .output();
+    git.ok()
+        .and_then(|out| String::from_utf8(out.stdout).ok())
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(Vec::new()).is_nan());
+    }
+
+    #[test]
+    fn figures_for_people() {
+        assert_eq!(rate(6_543_210.0), "6.54 M");
+        assert_eq!(rate(543_210.0), "543 k");
+        assert_eq!(rate(4_100.4), "4100");
+        assert_eq!(micros(80.4), "0.080 µs");
+        assert_eq!(micros(1_234.0), "1.23 µs");
+        assert_eq!(micros(151_234.0), "151 µs");
+    }
+}
