@@ -21,9 +21,22 @@ mod ways;
 pub use peer::{Handshake, Peer};
 pub use rabbit::Rabbit;
 pub use warren::Warren;
-pub use ways::{Through, Way, both_ways, both_ways_with, eventually, unique};
+pub use ways::{Through, Way, both_ways, both_ways_with, eventually, same_both_ways, through_warren, unique};
 
 use std::path::PathBuf;
+
+/// Raises the limit of open descriptors to the hard limit, for tests with many connections.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}
 
 /// The folder of the whole project, where `.deps` and `tests/clients` are.
 pub fn project_folder() -> PathBuf {

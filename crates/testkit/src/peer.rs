@@ -232,6 +232,22 @@ impl Peer {
             .expect("the socket is open");
     }
 
+    /// Ends the connection with a reset instead of an orderly end of the stream.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a TCP socket");
+    }
+
+    /// Gives the connection to another process, which does nothing with it until it is killed. What a client leaves
+    /// behind when it dies is then left behind by the kernel, as it was.
+    pub fn into_process(self) -> std::process::Child {
+        let mut command = std::process::Command::new("sleep");
+        command.arg("600").stdin(std::os::fd::OwnedFd::from(self.stream));
+        command
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        command.spawn().expect("sleep starts")
+    }
+
     /// Reads once, until the deadline at most, and sorts the frames. `false` when the time is over.
     fn read_more(&mut self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -138,7 +138,7 @@ impl Rabbit {
     fn each_connection(&self, vhost: &str, action: &str) {
         self.eval(&format!(
             "[{action} || Pid <- rabbit_networking:connections(), \
-              catch rabbit_networking:connection_info(Pid, [vhost]) =:= [{{vhost, {}}}]], ok.",
+              (catch rabbit_networking:connection_info(Pid, [vhost])) =:= [{{vhost, {}}}]], ok.",
             binary(vhost)
         ));
     }
@@ -222,11 +222,14 @@ impl Rabbit {
 
     /// Raises the memory alarm: publishing connections are read no more.
     pub fn raise_memory_alarm(&self) {
-        self.eval("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).");
+        // Setting is a notice; asking afterwards makes sure that it has reached every connection.
+        self.eval(
+            "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}), rabbit_alarm:get_alarms().",
+        );
     }
 
     /// Ends what [`Rabbit::raise_memory_alarm`] began.
     pub fn clear_memory_alarm(&self) {
-        self.eval("rabbit_alarm:clear_alarm({resource_limit, memory, node()}).");
+        self.eval("rabbit_alarm:clear_alarm({resource_limit, memory, node()}), rabbit_alarm:get_alarms().");
     }
 }

@@ -3,8 +3,8 @@
 use crate::lapin_client;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use warren_testkit::clients::{self, Client};
 use warren_testkit::both_ways;
+use warren_testkit::clients::{self, Client};
 
 #[test]
 fn pika_works_through_warren_as_without_it() {
@@ -35,8 +35,17 @@ fn compare(run: impl Fn(SocketAddr, &str) -> Vec<Value>) {
         for (step, expected) in report.iter().zip(&expected) {
             assert_eq!(step, expected, "through {:?}", way.through);
         }
-        let left: Vec<String> = way.rabbit.queues(&way.vhost).into_iter().map(|q| q.name).collect();
-        assert_eq!(left.len(), 1, "only the server-named queue outlives the client: {left:?}");
+        let left: Vec<String> = way
+            .rabbit
+            .queues(&way.vhost)
+            .into_iter()
+            .map(|q| q.name)
+            .collect();
+        assert_eq!(
+            left.len(),
+            1,
+            "only the server-named queue outlives the client: {left:?}"
+        );
     });
 }
 

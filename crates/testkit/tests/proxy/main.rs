@@ -5,5 +5,11 @@
 //! what is asserted through Warren has been seen without it a moment before.
 
 mod clients;
+mod consuming;
+mod crowd;
 mod kit;
 mod lapin_client;
+mod login;
+mod outages;
+mod publishing;
+mod queues;
