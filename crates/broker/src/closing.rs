@@ -16,8 +16,9 @@ impl Connection {
         match fault.scope {
             Scope::Reset => self.vanish(core, true),
             // While the client is not trusted yet, RabbitMQ says nothing.
-            _ if matches!(self.state, State::Starting | State::Header) => self.vanish(core, true),
-            _ if self.state == State::Tuning && fault.code != 530 => self.vanish(core, true),
+            _ if matches!(self.state, State::Header | State::Starting | State::Tuning) => {
+                self.vanish(core, true);
+            }
             Scope::Channel if number != 0 => self.close_channel(core, number, &fault),
             Scope::Channel | Scope::Connection => self.close(core, &fault),
             Scope::Fatal => {

@@ -64,33 +64,37 @@ impl Confirms {
         }
     }
 
+    /// As RabbitMQ: one alone is told as itself; of several, those below any refused number are told with `multiple`.
+    /// Refused ones are told so even when they are alone, below any number accepted at the same time.
     fn flush_coalesced(&mut self, channel: u16, out: &mut Vec<u8>) {
-        // `multiple` must not cover a refused one.
-        let cutoff = self.refused.front().copied().unwrap_or(u64::MAX);
-        let covered = self.accepted.partition_point(|&number| number < cutoff);
-        if self.accepted.len() > 1 && covered > 0 {
-            let last = self.accepted[covered - 1];
-            self.accepted.drain(..covered);
+        let lowest_accepted = self.accepted.front().copied().unwrap_or(u64::MAX);
+        let lowest_refused = self.refused.front().copied().unwrap_or(u64::MAX);
+        if self.accepted.len() > 1
+            && let Some(last) = take_below(&mut self.accepted, lowest_refused)
+        {
             write_ack(last, true, channel, out);
         }
-        self.flush_singly(channel, out);
-    }
-
-    fn flush_singly(&mut self, channel: u16, out: &mut Vec<u8>) {
-        for number in self.accepted.drain(..) {
-            write_ack(number, false, channel, out);
+        self.flush_accepted(channel, out);
+        if let Some(last) = take_below(&mut self.refused, lowest_accepted) {
+            write_nack(last, true, channel, out);
         }
         self.flush_refused(channel, out);
     }
 
+    fn flush_singly(&mut self, channel: u16, out: &mut Vec<u8>) {
+        self.flush_accepted(channel, out);
+        self.flush_refused(channel, out);
+    }
+
+    fn flush_accepted(&mut self, channel: u16, out: &mut Vec<u8>) {
+        for number in self.accepted.drain(..) {
+            write_ack(number, false, channel, out);
+        }
+    }
+
     fn flush_refused(&mut self, channel: u16, out: &mut Vec<u8>) {
         for number in self.refused.drain(..) {
-            let nack = basic::Nack {
-                delivery_tag: number,
-                multiple: false,
-                requeue: false,
-            };
-            Method::BasicNack(nack).write(channel, out);
+            write_nack(number, false, channel, out);
         }
     }
 
@@ -136,6 +140,21 @@ fn write_ack(number: u64, multiple: bool, channel: u16, out: &mut Vec<u8>) {
         multiple,
     };
     Method::BasicAck(ack).write(channel, out);
+}
+
+fn write_nack(number: u64, multiple: bool, channel: u16, out: &mut Vec<u8>) {
+    let nack = basic::Nack {
+        delivery_tag: number,
+        multiple,
+        requeue: false,
+    };
+    Method::BasicNack(nack).write(channel, out);
+}
+
+/// Removes the numbers below `cutoff` and returns the last of them.
+fn take_below(numbers: &mut VecDeque<u64>, cutoff: u64) -> Option<u64> {
+    let covered = numbers.partition_point(|&number| number < cutoff);
+    numbers.drain(..covered).next_back()
 }
 
 impl Call<'_> {

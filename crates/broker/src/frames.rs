@@ -6,7 +6,7 @@ use warren_wire::frame::{
     FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD, Frame, FrameError,
     HEADER_LEN, announced_len, next_frame,
 };
-use warren_wire::method::MethodError;
+use warren_wire::method::{MethodError, method_id};
 
 use crate::call::{Call, unimplemented_method};
 use crate::channel::Channel;
@@ -173,7 +173,7 @@ impl Connection {
         };
         slot.assembler.check_method()?;
         let Ok(method) = parsed else {
-            return Err(Fault::reset());
+            return Err(malformed(payload));
         };
         if let Some(content) = begin_content(&method) {
             slot.assembler.begin(content);
@@ -263,6 +263,25 @@ fn unknown_frame(kind: u8, payload: &[u8]) -> Fault {
 
 fn unexpected_frame(kind: u8, payload: &[u8]) -> Fault {
     Fault::unexpected_frame(format!("type {kind}, {}", snippet(payload)))
+}
+
+/// A method whose fields do not fit is refused in words. A table that is malformed inside crashes RabbitMQ's reader instead,
+/// and the socket with it. The methods of channels have their table last: with it emptied, the rest must make sense.
+fn malformed(payload: &[u8]) -> Fault {
+    let (id, fields) = payload.split_at(payload.len().min(4));
+    let table_alone_is_wrong = (4..payload.len().saturating_sub(3)).any(|at| {
+        let size = payload.len() - at - 4;
+        let announced = payload[at..]
+            .first_chunk()
+            .map(|size| u32::from_be_bytes(*size) as usize);
+        announced == Some(size) && Method::parse(&[&payload[..at], &[0; 4]].concat()).is_ok()
+    });
+    if table_alone_is_wrong {
+        return Fault::reset();
+    }
+    // The text holds 255 octets: there is no use in more numbers than that.
+    let shown: Vec<String> = fields.iter().take(255).map(u8::to_string).collect();
+    Fault::connection(501, format!("cannot decode <<{}>>", shown.join(","))).at(method_id(id).unwrap_or(0))
 }
 
 /// For methods that carry content, in whichever direction: what is assembled.

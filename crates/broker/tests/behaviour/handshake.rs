@@ -179,54 +179,27 @@ fn vhost_without_rights() {
     assert_eq!(t.take(c)[2], "0 connection.open-ok");
 }
 
-fn tune(channel_max: u16, frame_max: u32, expected: &str) {
+fn tune(channel_max: u16, frame_max: u32, expected: &[&str]) {
     let mut t = Test::new();
     let c = t.connect();
-    t.log_in(
-        c,
-        &Login {
-            channel_max,
-            frame_max,
-            ..Login::default()
-        },
-    );
-    let lines = t.take(c);
-    assert_eq!(lines[2], expected);
+    let login = Login {
+        channel_max,
+        frame_max,
+        ..Login::default()
+    };
+    t.log_in(c, &login);
+    assert_eq!(t.take(c)[2..], *expected);
 }
 
+/// RabbitMQ means to say 530, but does not get to it.
 #[test]
-fn tune_out_of_range() {
-    let text = "negotiated frame_max = 4095 is lower than the minimum allowed value (4096)";
-    tune(
-        2047,
-        4095,
-        &format!("0 connection.close 530 NOT_ALLOWED - {text} 10/30"),
-    );
-    let text = "negotiated frame_max = 131073 is higher than the maximum allowed value (131072)";
-    tune(
-        2047,
-        131_073,
-        &format!("0 connection.close 530 NOT_ALLOWED - {text} 10/30"),
-    );
-    let text = "negotiated frame_max = 0 is higher than the maximum allowed value (131072)";
-    tune(
-        2047,
-        0,
-        &format!("0 connection.close 530 NOT_ALLOWED - {text} 10/30"),
-    );
-    let text = "negotiated channel_max = 0 (no limit) is higher than the maximum allowed value (2047)";
-    tune(
-        0,
-        131_072,
-        &format!("0 connection.close 530 NOT_ALLOWED - {text} 10/30"),
-    );
-    let text = "negotiated channel_max = 2048 is higher than the maximum allowed value (2047)";
-    tune(
-        2048,
-        131_072,
-        &format!("0 connection.close 530 NOT_ALLOWED - {text} 10/30"),
-    );
-    tune(1, 4096, "0 connection.open-ok");
+fn tune_out_of_range_ends_in_silence() {
+    tune(2047, 4095, &[]);
+    tune(2047, 131_073, &[]);
+    tune(2047, 0, &[]);
+    tune(0, 131_072, &[]);
+    tune(2048, 131_072, &[]);
+    tune(1, 4096, &["0 connection.open-ok"]);
 }
 
 #[test]
