@@ -247,7 +247,12 @@ fn heartbeats_keep_an_idle_client_and_a_silent_one_is_dropped() {
 fn after_close_ok_the_client_closes_the_socket() {
     both_ways(|way| {
         let mut peer = way.connect_channel();
-        let close = connection::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
+        let close = connection::Close {
+            reply_code: 200,
+            reply_text: b"bye",
+            class_id: 0,
+            method_id: 0,
+        };
         peer.call(0, &Method::ConnectionClose(close), connection::CLOSE_OK);
         assert_eq!(peer.end_within(Duration::from_millis(500)), None);
     });

@@ -1,0 +1,43 @@
+# `make help` says what there is to do.
+.DEFAULT_GOAL := help
+.PHONY: help deps build test lint deny simulate bench fuzz clean
+
+# How many seeds `make simulate` runs, and how long `make fuzz` fuzzes each target, in seconds.
+SEEDS ?= 1000
+SECONDS_EACH ?= 60
+# Most tests wait for sockets and timers, not for a processor.
+export RUST_TEST_THREADS ?= 4
+
+help: ## Show this list
+	@echo "Targets, and the settings they know:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## Install what the tests need: RabbitMQ, HAProxy, PHP, and clients into .deps/ (root or sudo)
+	@scripts/install-deps
+
+build: ## Build the release binary, target/release/warren
+	cargo build --release --package warren
+
+test: deps ## Run all tests, with RabbitMQ and the clients in Python, Node, PHP and Rust
+	cargo test --workspace --no-fail-fast
+
+lint: ## Check formatting, and clippy with warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+deny: ## Check licences, sources, bans and advisories of all dependencies (needs cargo-deny)
+	@scripts/check-dependencies
+
+simulate: ## Run the simulation: make simulate SEEDS=100000
+	cargo run --release --package warren-sim -- --seeds $(SEEDS)
+
+bench: deps ## Measure Warren beside HAProxy and beside no proxy: make bench ARGS="--help"
+	cargo build --release --package warren
+	cargo run --release --package warren-bench -- $(ARGS)
+
+fuzz: ## Fuzz what reads bytes from a peer: make fuzz SECONDS_EACH=600 (needs cargo-fuzz)
+	@scripts/fuzz $(SECONDS_EACH)
+
+clean: ## Remove what was built and what `make deps` put into .deps/
+	cargo clean
+	rm -rf .deps
