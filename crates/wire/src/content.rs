@@ -44,7 +44,7 @@ pub fn check_properties(payload_after_12: &[u8]) -> Result<(), Malformed> {
         [0, 0] => Ok(()),
         // Only delivery_mode: what publishers of small messages send.
         [0x10, 0, _] => Ok(()),
-        _ => BasicProperties::parse(payload_after_12).map(|_| ()),
+        _ => properties::check(payload_after_12).ok_or(Malformed),
     }
 }
 
