@@ -41,8 +41,7 @@ impl Engine {
         }
         self.tenants[tenant].waiting.push_back(id);
         self.channels[id].waiting_since = self.now;
-        self.wheel
-            .schedule(self.now + self.config.limits.wait_limit, TimerKey::Channel(id));
+        self.wheel.schedule(self.now + self.config.limits.wait_limit, TimerKey::Channel(id));
         let purpose = self.channels[id].purpose;
         if queue_is_empty {
             self.grow(tenant, purpose);
@@ -105,22 +104,14 @@ impl Engine {
     fn try_bind(&mut self, tenant: TenantId, id: ChannelId) -> bool {
         let channel = &self.channels[id];
         let (purpose, session) = (channel.purpose, channel.session);
-        let mode = if purpose == Purpose::Control {
-            Mode::Plain
-        } else {
-            channel.mode
-        };
+        let mode = if purpose == Purpose::Control { Mode::Plain } else { channel.mode };
         let found = if purpose == Purpose::Lane {
-            self.want_lane(session)
-                .and_then(|lane| self.open_channel(lane))
-                .map(|up| (up, OPENED))
+            self.want_lane(session).and_then(|lane| self.open_channel(lane)).map(|up| (up, OPENED))
         } else {
-            self.reuse(tenant, purpose, mode)
-                .map(|up| (up, REUSED))
-                .or_else(|| {
-                    let upstream = self.least_loaded(tenant, purpose)?;
-                    self.open_channel(upstream).map(|up| (up, OPENED))
-                })
+            self.reuse(tenant, purpose, mode).map(|up| (up, REUSED)).or_else(|| {
+                let upstream = self.least_loaded(tenant, purpose)?;
+                self.open_channel(upstream).map(|up| (up, OPENED))
+            })
         };
         let Some((up, kind)) = found else { return false };
         self.bound(id, up, kind);
@@ -172,9 +163,7 @@ impl Engine {
             }
             count += 1;
             all_stalled &= !upstream.stalled.is_empty();
-            if upstream
-                .numbers
-                .has_room(channel_limit(upstream.tune.channel_max, limit))
+            if upstream.numbers.has_room(channel_limit(upstream.tune.channel_max, limit))
                 && best.is_none_or(|(load, _)| upstream.numbers.len() < load)
             {
                 best = Some((upstream.numbers.len(), id));
@@ -199,9 +188,7 @@ impl Engine {
         let limit = self.config.limits.upstream_channels;
         let state = &self.upstreams[upstream];
         if state.stage != Stage::Ready
-            || !state
-                .numbers
-                .has_room(channel_limit(state.tune.channel_max, limit))
+            || !state.numbers.has_room(channel_limit(state.tune.channel_max, limit))
         {
             return None;
         }
@@ -375,12 +362,7 @@ impl Engine {
         state.closing = true;
         state.idle = false;
         let (upstream, number) = (state.upstream, state.number);
-        let close = channel::Close {
-            reply_code: 200,
-            reply_text: b"",
-            class_id: 0,
-            method_id: 0,
-        };
+        let close = channel::Close { reply_code: 200, reply_text: b"", class_id: 0, method_id: 0 };
         self.tell_upstream(upstream, number, Method::ChannelClose(close));
     }
 
@@ -407,9 +389,7 @@ impl Engine {
         };
         let session = channel.session;
         let tenant = self.sessions.get(session).and_then(|s| s.tenant);
-        let last = tenant
-            .map(|t| self.farms[self.tenants[t].farm].last_error.clone())
-            .unwrap_or_default();
+        let last = tenant.map(|t| self.farms[self.tenants[t].farm].last_error.clone()).unwrap_or_default();
         let mut detail = format!("no upstream channel for channel {}: {why}", channel.number);
         if !last.is_empty() {
             detail.push_str("; last error: ");

@@ -92,11 +92,8 @@ impl Engine {
         channel.next_delivery += 1;
         channel.deliveries.note(client_tag, up, tag);
         #[cfg(feature = "sabotage")]
-        let client_tag = if self.options.sabotage == crate::engine::Sabotage::TagOffset {
-            tag
-        } else {
-            client_tag
-        };
+        let client_tag =
+            if self.options.sabotage == crate::engine::Sabotage::TagOffset { tag } else { client_tag };
         if client_tag != tag {
             put_u64(buf, tag_at, client_tag);
         }
@@ -205,8 +202,7 @@ impl Engine {
         }
         let why = format!("the broker closed it: {} {text}", close.reply_code);
         self.lose_upstream(id, dial::BROKER, &why);
-        self.commands
-            .push_back(crate::api::Command::Close(Link::Upstream(id)));
+        self.commands.push_back(crate::api::Command::Close(Link::Upstream(id)));
     }
 
     /// close-ok for Warren's own connection.close.
@@ -217,8 +213,12 @@ impl Engine {
                 self.closing_progress(channel, up);
             }
         }
+        let session = self.upstreams[id].session;
         self.detach_upstream(id);
         self.end_upstream(id, dial::IDLE, "closed");
+        if let Some(session) = session {
+            self.check_leaving(session);
+        }
     }
 
     fn broker_unblocks(&mut self, id: UpstreamId) {
@@ -226,12 +226,8 @@ impl Engine {
         if self.upstreams.values().any(|u| u.blocked.is_some()) {
             return;
         }
-        let told: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| s.told_blocked)
-            .map(|s| s.0)
-            .collect();
+        let told: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, s)| s.told_blocked).map(|s| s.0).collect();
         for session in told {
             self.sessions[session].told_blocked = false;
             self.tell_client(session, 0, Method::ConnectionUnblocked);
@@ -249,18 +245,10 @@ impl Engine {
         };
         let Some(missing) = next else {
             self.commit(Link::Upstream(id), buf);
-            self.abort_upstream(
-                id,
-                dial::BROKER,
-                "it sent a content frame that does not belong there",
-            );
+            self.abort_upstream(id, dial::BROKER, "it sent a content frame that does not belong there");
             return;
         };
-        state.incoming = if missing == 0 {
-            Incoming::None
-        } else {
-            Incoming::Body(missing)
-        };
+        state.incoming = if missing == 0 { Incoming::None } else { Incoming::Body(missing) };
         if state.discarding {
             state.discarding = missing > 0;
             return;

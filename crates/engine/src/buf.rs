@@ -70,10 +70,7 @@ impl Pool {
     /// Octets of the blocks and vectors that lie ready and are used by nobody.
     pub fn idle(&self) -> usize {
         let lists = [&self.0.free, &self.0.free_large, &self.0.spare];
-        lists
-            .iter()
-            .map(|list| list.borrow().iter().map(Vec::capacity).sum::<usize>())
-            .sum()
+        lists.iter().map(|list| list.borrow().iter().map(Vec::capacity).sum::<usize>()).sum()
     }
 
     /// Frees what lies ready, for a process that is short of memory.
@@ -112,10 +109,7 @@ impl Pool {
         };
         self.0.in_use.set(self.0.in_use.get() + size);
         let bytes = reused.unwrap_or_else(|| vec![0; size]);
-        Rc::new(Block {
-            bytes,
-            home: Some(self.clone()),
-        })
+        Rc::new(Block { bytes, home: Some(self.clone()) })
     }
 
     fn take_back(&self, bytes: Vec<u8>) {
@@ -140,10 +134,7 @@ impl Default for Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("in_use", &self.in_use())
-            .field("idle", &self.idle())
-            .finish()
+        f.debug_struct("Pool").field("in_use", &self.in_use()).field("idle", &self.idle()).finish()
     }
 }
 
@@ -174,12 +165,7 @@ pub struct Input {
 impl Input {
     /// An empty input without a block.
     pub fn new(pool: &Pool) -> Input {
-        Input {
-            pool: pool.clone(),
-            block: None,
-            start: 0,
-            end: 0,
-        }
+        Input { pool: pool.clone(), block: None, start: 0, end: 0 }
     }
 
     /// True when nothing is unread.
@@ -207,11 +193,7 @@ impl Input {
     pub fn space(&mut self, min: usize) -> &mut [u8] {
         self.make_room(min.max(1));
         let end = self.end;
-        let block = self
-            .block
-            .as_mut()
-            .and_then(Rc::get_mut)
-            .expect("make_room leaves a block of our own");
+        let block = self.block.as_mut().and_then(Rc::get_mut).expect("make_room leaves a block of our own");
         &mut block.bytes[end..]
     }
 
@@ -253,19 +235,14 @@ impl Input {
     /// When `n` exceeds the space.
     #[inline]
     pub fn filled(&mut self, n: usize) {
-        assert!(
-            n <= self.held() - self.end,
-            "more octets than there was space for"
-        );
+        assert!(n <= self.held() - self.end, "more octets than there was space for");
         self.end += n;
     }
 
     /// The unread octets.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        self.block
-            .as_ref()
-            .map_or(&[], |block| &block.bytes[self.start..self.end])
+        self.block.as_ref().map_or(&[], |block| &block.bytes[self.start..self.end])
     }
 
     /// The unread octets, for rewriting in place. Copies them to a fresh block when slices look at the
@@ -274,19 +251,11 @@ impl Input {
         if self.is_empty() {
             return &mut [];
         }
-        if self
-            .block
-            .as_mut()
-            .is_some_and(|block| Rc::get_mut(block).is_none())
-        {
+        if self.block.as_mut().is_some_and(|block| Rc::get_mut(block).is_none()) {
             self.relocate(self.len());
         }
         let range = self.start..self.end;
-        let block = self
-            .block
-            .as_mut()
-            .and_then(Rc::get_mut)
-            .expect("the block is our own by now");
+        let block = self.block.as_mut().and_then(Rc::get_mut).expect("the block is our own by now");
         &mut block.bytes[range]
     }
 
@@ -296,10 +265,7 @@ impl Input {
     /// # Panics
     /// When the range reaches past the unread octets.
     pub fn slice(&self, range: Range<usize>) -> Slice {
-        assert!(
-            range.start <= range.end && range.end <= self.len(),
-            "a slice of octets that are not there"
-        );
+        assert!(range.start <= range.end && range.end <= self.len(), "a slice of octets that are not there");
         match &self.block {
             Some(block) => Slice {
                 block: Rc::clone(block),
@@ -343,10 +309,7 @@ impl Input {
 
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Input")
-            .field("len", &self.len())
-            .field("held", &self.held())
-            .finish()
+        f.debug_struct("Input").field("len", &self.len()).field("held", &self.held()).finish()
     }
 }
 
@@ -363,14 +326,7 @@ impl Slice {
     /// pooled, at the end.
     pub fn from_vec(vec: Vec<u8>) -> Slice {
         let end = vec.len();
-        Slice {
-            block: Rc::new(Block {
-                bytes: vec,
-                home: None,
-            }),
-            start: 0,
-            end,
-        }
+        Slice { block: Rc::new(Block { bytes: vec, home: None }), start: 0, end }
     }
 
     /// Octets of memory that stay allocated because of this slice: its whole block.
@@ -394,15 +350,8 @@ impl Slice {
     /// # Panics
     /// When the range reaches past the end.
     pub fn slice(&self, range: Range<usize>) -> Slice {
-        assert!(
-            range.start <= range.end && range.end <= self.len(),
-            "a slice of octets that are not there"
-        );
-        Slice {
-            block: Rc::clone(&self.block),
-            start: self.start + range.start,
-            end: self.start + range.end,
-        }
+        assert!(range.start <= range.end && range.end <= self.len(), "a slice of octets that are not there");
+        Slice { block: Rc::clone(&self.block), start: self.start + range.start, end: self.start + range.end }
     }
 
     /// True when both keep the same block alive.
@@ -433,10 +382,7 @@ impl Deref for Slice {
 
 impl fmt::Debug for Slice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slice")
-            .field("len", &self.len())
-            .field("pinned", &self.pinned())
-            .finish()
+        f.debug_struct("Slice").field("len", &self.len()).field("pinned", &self.pinned()).finish()
     }
 }
 

@@ -17,10 +17,7 @@ fn an_idle_input_holds_no_block() {
     assert_eq!((input.held(), pool.in_use(), pool.idle()), (0, 0, BLOCK_SIZE));
     input.extend(b"x");
     input.release_if_empty();
-    assert_eq!(
-        (input.bytes(), pool.in_use(), pool.idle()),
-        (&b"x"[..], BLOCK_SIZE, 0)
-    );
+    assert_eq!((input.bytes(), pool.in_use(), pool.idle()), (&b"x"[..], BLOCK_SIZE, 0));
 }
 
 #[test]
@@ -32,10 +29,7 @@ fn a_slice_outlives_its_input_and_returns_the_block() {
     input.consume(11);
     input.release_if_empty();
     drop(input);
-    assert_eq!(
-        (&*slice, slice.pinned(), pool.in_use()),
-        (&b"world"[..], BLOCK_SIZE, BLOCK_SIZE)
-    );
+    assert_eq!((&*slice, slice.pinned(), pool.in_use()), (&b"world"[..], BLOCK_SIZE, BLOCK_SIZE));
     let copy = slice.clone();
     drop(slice);
     assert_eq!(pool.in_use(), BLOCK_SIZE);
@@ -124,10 +118,7 @@ fn large_blocks_are_pooled_apart() {
     let pool = Pool::new();
     let mut input = Input::new(&pool);
     input.extend(&pattern(BLOCK_SIZE + 1));
-    assert_eq!(
-        (input.held(), pool.in_use()),
-        (LARGE_BLOCK_SIZE, LARGE_BLOCK_SIZE)
-    );
+    assert_eq!((input.held(), pool.in_use()), (LARGE_BLOCK_SIZE, LARGE_BLOCK_SIZE));
     drop(input);
     let mut input = Input::new(&pool);
     input.extend(b"small");
@@ -294,10 +285,7 @@ proptest! {
 
 /// Octets of the pool's blocks that are held, each block counted once.
 fn live(input: &Input, slices: &[(Slice, Vec<u8>)]) -> usize {
-    let held = input
-        .block
-        .iter()
-        .chain(slices.iter().map(|(slice, _)| &slice.block));
+    let held = input.block.iter().chain(slices.iter().map(|(slice, _)| &slice.block));
     let mut blocks: Vec<(*const Block, usize)> = held
         .filter(|block| block.home.is_some())
         .map(|block| (Rc::as_ptr(block), block.bytes.len()))

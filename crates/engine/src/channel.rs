@@ -196,11 +196,7 @@ impl Channel {
     /// The consumer with this tag.
     #[inline]
     pub(crate) fn consumer(&mut self, tag: &[u8]) -> Option<usize> {
-        if self
-            .consumers
-            .get(self.recent_consumer)
-            .is_some_and(|c| *c.tag == *tag)
-        {
+        if self.consumers.get(self.recent_consumer).is_some_and(|c| *c.tag == *tag) {
             return Some(self.recent_consumer);
         }
         let at = self.consumers.iter().position(|c| *c.tag == *tag)?;
@@ -210,8 +206,6 @@ impl Channel {
 
     /// Whether anything of it lives on this binding besides numbers.
     pub(crate) fn consumes_on(&self, up: UpChannelId) -> bool {
-        self.consumers
-            .iter()
-            .any(|c| c.up == up && c.state != ConsumerState::Settling)
+        self.consumers.iter().any(|c| c.up == up && c.state != ConsumerState::Settling)
     }
 }

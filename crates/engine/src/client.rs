@@ -272,13 +272,18 @@ impl Engine {
             };
         }
         self.commit(Link::Session(session), &held);
-        let full = self.channels.get(id).is_some_and(|c| c.held.len() > HELD_LIMIT);
-        if !full
-            && let Some(session_state) = self.sessions.get_mut(session)
-            && session_state.held_full
-        {
-            session_state.held_full = false;
-            self.read_if_free(session);
+        self.unhold(session);
+    }
+
+    /// Reads a session again once no channel of it holds too much.
+    pub(crate) fn unhold(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id).filter(|s| s.held_full) else {
+            return;
+        };
+        let holds = |id: &ChannelId| self.channels.get(*id).is_some_and(|c| c.held.len() > HELD_LIMIT);
+        if !session.channels.ids().iter().any(holds) {
+            self.sessions[id].held_full = false;
+            self.read_if_free(id);
         }
     }
 
@@ -296,27 +301,14 @@ impl Engine {
         let closing = channel.standing == Standing::Closing;
         let session = channel.session;
         if channel.speaking.is_some() {
-            let fault = ChannelFault {
-                code,
-                text: text.to_vec(),
-                at: (class_id, method_id),
-            };
+            let fault = ChannelFault { code, text: text.to_vec(), at: (class_id, method_id) };
             channel.fault.get_or_insert(Box::new(fault));
             return;
         }
         self.metrics.channel_errors += 1;
-        if self
-            .sessions
-            .get(session)
-            .is_some_and(|s| s.phase == Phase::Running)
-        {
+        if self.sessions.get(session).is_some_and(|s| s.phase == Phase::Running) {
             let text = reply::cut_bytes(text);
-            let close = channel::Close {
-                reply_code: code,
-                reply_text: text,
-                class_id,
-                method_id,
-            };
+            let close = channel::Close { reply_code: code, reply_text: text, class_id, method_id };
             self.tell_channel(id, Method::ChannelClose(close));
         }
         if closing {
@@ -331,11 +323,8 @@ impl Engine {
         channel.assembly = None;
         channel.consumers = Vec::new();
         channel.awaiting = 0;
-        if self
-            .sessions
-            .get(session)
-            .is_none_or(|s| s.phase != Phase::Running)
-        {
+        self.unhold(session);
+        if self.sessions.get(session).is_none_or(|s| s.phase != Phase::Running) {
             self.remove_channel(id);
         }
     }

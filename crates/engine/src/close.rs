@@ -40,8 +40,15 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        if matches!(session.phase, Phase::CloseSent | Phase::Ended) {
-            return;
+        match session.phase {
+            Phase::CloseSent | Phase::Ended => return,
+            Phase::Gone => {
+                // Nobody is there to be told.
+                self.abandon_channels(id);
+                self.forget_session(id);
+                return;
+            }
+            _ => {}
         }
         session.phase = Phase::CloseSent;
         session.ending.get_or_insert((reason, text.to_owned()));
@@ -50,12 +57,7 @@ impl Engine {
         session.deadline = Some(deadline);
         self.arm_session(id, deadline);
         let text = reply::cut(text);
-        let close = connection::Close {
-            reply_code: code,
-            reply_text: text.as_bytes(),
-            class_id,
-            method_id,
-        };
+        let close = connection::Close { reply_code: code, reply_text: text.as_bytes(), class_id, method_id };
         self.tell_client(id, 0, Method::ConnectionClose(close));
         self.abandon_channels(id);
         self.close_lane(id);
@@ -102,9 +104,7 @@ impl Engine {
             return;
         };
         session.phase = Phase::Leaving;
-        session
-            .ending
-            .get_or_insert((CLIENT, "closed by the client".into()));
+        session.ending.get_or_insert((CLIENT, "closed by the client".into()));
         for channel in session.channels.ids() {
             self.client_closes_channel(channel);
         }
@@ -211,11 +211,7 @@ impl Engine {
 
     /// Every channel of a session is given up.
     fn abandon_channels(&mut self, id: SessionId) {
-        let channels = self
-            .sessions
-            .get(id)
-            .map(|s| s.channels.ids())
-            .unwrap_or_default();
+        let channels = self.sessions.get(id).map(|s| s.channels.ids()).unwrap_or_default();
         for channel in channels {
             self.abandon_channel(channel);
         }
@@ -247,11 +243,7 @@ impl Engine {
         sessions.extend(lane_of.filter(|s| !sessions.contains(s)));
         let text = reply::text(320, &format!("the connection to broker {name} was lost: {text}"));
         for session in sessions {
-            if self
-                .sessions
-                .get(session)
-                .is_some_and(|s| lane_of.is_some() && s.phase == Phase::Leaving)
-            {
+            if self.sessions.get(session).is_some_and(|s| lane_of.is_some() && s.phase == Phase::Leaving) {
                 // Its lane was being closed: the broker has deleted what was exclusive to it either way.
                 self.sessions[session].lane = None;
                 self.check_leaving(session);

@@ -29,9 +29,7 @@ impl Config {
     /// The simple use: one listener, one route, one farm, one backend.
     pub fn simple(host: &str, port: u16, limits: Limits) -> Config {
         Config {
-            listeners: vec![Listener {
-                name: "default".into(),
-            }],
+            listeners: vec![Listener { name: "default".into() }],
             routes: vec![Route {
                 name: "default".into(),
                 vhost: Pattern::new("*"),
@@ -41,15 +39,8 @@ impl Config {
                 upstream_vhost: None,
                 close: CloseMode::Confirmed,
             }],
-            farms: vec![Farm {
-                name: "default".into(),
-                backends: vec![0],
-            }],
-            backends: vec![Backend {
-                name: format!("{host}:{port}"),
-                host: host.into(),
-                port,
-            }],
+            farms: vec![Farm { name: "default".into(), backends: vec![0] }],
+            backends: vec![Backend { name: format!("{host}:{port}"), host: host.into(), port }],
             limits,
         }
     }
@@ -64,11 +55,8 @@ impl Config {
     /// The farm of every session that this listener can accept, when there is only one: then credentials can be
     /// checked before the virtual host is known.
     pub fn only_farm(&self, listener: ListenerId) -> Option<FarmId> {
-        let mut farms = self
-            .routes
-            .iter()
-            .filter(|r| r.listener.is_none_or(|l| l == listener))
-            .map(|r| r.farm);
+        let mut farms =
+            self.routes.iter().filter(|r| r.listener.is_none_or(|l| l == listener)).map(|r| r.farm);
         let first = farms.next()?;
         farms.all(|f| f == first).then_some(first)
     }

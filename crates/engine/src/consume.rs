@@ -28,9 +28,7 @@ impl Engine {
         let at = (60, 20);
         let queue = self.queue_name(id, consume.queue, at)?;
         let tag = consume.consumer_tag;
-        let known = self.channels[id]
-            .consumer(tag)
-            .map(|at| self.channels[id].consumers[at].state);
+        let known = self.channels[id].consumer(tag).map(|at| self.channels[id].consumers[at].state);
         let in_use = known.is_some_and(|state| !matches!(state, ConsumerState::Ending { .. }));
         if !tag.is_empty() && in_use {
             let detail = format!("attempt to reuse consumer tag '{}'", String::from_utf8_lossy(tag));
@@ -73,11 +71,7 @@ impl Engine {
         self.up_channels[up].dirty = true;
         let note = Note::Consume { tag: tag.into() };
         // Its tag must be known, even when the client does not wait for it.
-        let method = Method::BasicConsume(basic::Consume {
-            queue: &queue,
-            no_wait: false,
-            ..*consume
-        });
+        let method = Method::BasicConsume(basic::Consume { queue: &queue, no_wait: false, ..*consume });
         if consume.no_wait {
             self.ask_quietly(up, note, method);
         } else {
@@ -88,8 +82,7 @@ impl Engine {
 
     /// Whether a queue is known to outlive its last consumer, so that a consumer can be moved.
     fn survives_its_consumers(&self, id: ChannelId, queue: &[u8]) -> bool {
-        self.channel_tenant(id)
-            .is_some_and(|t| self.tenants[t].durable_names.contains(queue))
+        self.channel_tenant(id).is_some_and(|t| self.tenants[t].durable_names.contains(queue))
     }
 
     pub(crate) fn client_cancels(
@@ -123,10 +116,7 @@ impl Engine {
                 }
                 self.channels[id].consumers[at].state = ConsumerState::Ending { answer: false };
                 let note = Note::Cancel { tag: tag.into() };
-                let method = Method::BasicCancel(basic::Cancel {
-                    consumer_tag: tag,
-                    no_wait: false,
-                });
+                let method = Method::BasicCancel(basic::Cancel { consumer_tag: tag, no_wait: false });
                 if answer {
                     self.ask(id, up, note, method);
                 } else {
@@ -185,30 +175,15 @@ impl Engine {
         let unknown = || Fault::channel(406, format!("unknown delivery tag {tag}"), at);
         let through: Vec<(UpChannelId, u64)> = if tag == 0 && multiple {
             let outstanding = |up: &UpChannelId| Some((*up, self.up_channels.get(*up)?.unacked.highest()?));
-            self.channels[id]
-                .bindings()
-                .iter()
-                .filter_map(outstanding)
-                .collect()
+            self.channels[id].bindings().iter().filter_map(outstanding).collect()
         } else {
-            let segment = self.channels[id]
-                .deliveries
-                .find(tag)
-                .filter(|_| tag > 0)
-                .ok_or_else(unknown)?;
+            let segment = self.channels[id].deliveries.find(tag).filter(|_| tag > 0).ok_or_else(unknown)?;
             let up_tag = segment.up_number(tag);
-            let known = self
-                .up_channels
-                .get(segment.up)
-                .is_some_and(|s| s.unacked.contains(up_tag));
+            let known = self.up_channels.get(segment.up).is_some_and(|s| s.unacked.contains(up_tag));
             if !known || tag >= self.channels[id].next_delivery {
                 return Err(unknown());
             }
-            if multiple {
-                self.outstanding_through(id, tag)
-            } else {
-                vec![(segment.up, up_tag)]
-            }
+            if multiple { self.outstanding_through(id, tag) } else { vec![(segment.up, up_tag)] }
         };
         if self.prove_before_ack(id, &through) {
             return Ok(Flow::Hold);

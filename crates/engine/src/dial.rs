@@ -79,10 +79,7 @@ impl Engine {
             self.tenants[tenant].upstreams.push(id);
         }
         self.arm_upstream(id, deadline);
-        self.commands.push_back(Command::Connect {
-            upstream: id,
-            backend,
-        });
+        self.commands.push_back(Command::Connect { upstream: id, backend });
         Some(id)
     }
 
@@ -182,11 +179,8 @@ impl Engine {
     }
 
     fn broker_tune(&mut self, id: UpstreamId, tune: connection::Tune) {
-        let tune = Tune {
-            channel_max: tune.channel_max,
-            frame_max: tune.frame_max,
-            heartbeat: tune.heartbeat,
-        };
+        let tune =
+            Tune { channel_max: tune.channel_max, frame_max: tune.frame_max, heartbeat: tune.heartbeat };
         let upstream = &mut self.upstreams[id];
         upstream.tune = tune;
         self.farms[upstream.farm].tune = tune;
@@ -215,20 +209,14 @@ impl Engine {
         upstream.deadline = Some(deadline);
         let tune = upstream.tune;
         self.arm_upstream(id, deadline);
-        let vhost = self
-            .tenants
-            .get(tenant)
-            .map(|t| t.vhost.clone())
-            .unwrap_or_default();
+        let vhost = self.tenants.get(tenant).map(|t| t.vhost.clone()).unwrap_or_default();
         let ok = connection::TuneOk {
             channel_max: tune.channel_max,
             frame_max: tune.frame_max,
             heartbeat: tune.heartbeat,
         };
         self.tell_upstream(id, 0, Method::ConnectionTuneOk(ok));
-        let open = connection::Open {
-            virtual_host: vhost.as_bytes(),
-        };
+        let open = connection::Open { virtual_host: vhost.as_bytes() };
         self.tell_upstream(id, 0, Method::ConnectionOpen(open));
     }
 
@@ -384,12 +372,7 @@ impl Engine {
         let (reason, why) = upstream.ending.unwrap_or((LOST, "ended".into()));
         self.metrics.upstream_closes[reason] += 1;
         let expected = matches!(reason, IDLE | SHUTDOWN);
-        let event = Event::UpstreamEnded {
-            upstream: id,
-            backend: upstream.backend,
-            why,
-            expected,
-        };
+        let event = Event::UpstreamEnded { upstream: id, backend: upstream.backend, why, expected };
         self.commands.push_back(Command::Event(event));
         if let Some(session) = upstream.session {
             self.check_leaving(session);

@@ -256,11 +256,8 @@ impl Engine {
     pub fn metrics(&self) -> Metrics {
         let mut metrics = self.metrics.clone();
         metrics.client_connections = self.sessions.len() as u64;
-        metrics.upstream_connections = self
-            .upstreams
-            .values()
-            .filter(|u| u.stage != Stage::Connecting)
-            .count() as u64;
+        metrics.upstream_connections =
+            self.upstreams.values().filter(|u| u.stage != Stage::Connecting).count() as u64;
         metrics.client_channels = self.channels.len() as u64;
         metrics.upstream_channels = self.up_channels.len() as u64;
         metrics.buffer_octets = self.pool.in_use() as u64;

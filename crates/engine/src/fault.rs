@@ -14,22 +14,12 @@ pub(crate) struct Fault {
 impl Fault {
     /// Closes the channel.
     pub(crate) fn channel(code: u16, detail: impl Into<String>, at: (u16, u16)) -> Fault {
-        Fault {
-            code,
-            detail: detail.into(),
-            at,
-            closes_connection: false,
-        }
+        Fault { code, detail: detail.into(), at, closes_connection: false }
     }
 
     /// Closes the connection.
     pub(crate) fn connection(code: u16, detail: impl Into<String>, at: (u16, u16)) -> Fault {
-        Fault {
-            code,
-            detail: detail.into(),
-            at,
-            closes_connection: true,
-        }
+        Fault { code, detail: detail.into(), at, closes_connection: true }
     }
 
     /// A frame that does not belong where it came (BROKER-FACTS, "Frames that close the whole connection").
@@ -42,11 +32,9 @@ impl Fault {
                 let detail = "expected content header for class 60, got non content header frame instead";
                 Fault::connection(505, detail, (60, 40))
             }
-            Content::Body(_) => Fault::connection(
-                505,
-                "expected content body, got non content body frame instead",
-                (60, 40),
-            ),
+            Content::Body(_) => {
+                Fault::connection(505, "expected content body, got non content body frame instead", (60, 40))
+            }
         }
     }
 }

@@ -210,11 +210,7 @@ impl Engine {
             return;
         }
         // Sessions take turns: as many go on as there is room for, the others keep their place.
-        let turns = if waiting == 0 {
-            usize::MAX
-        } else {
-            (limit - waiting).div_ceil(TURN)
-        };
+        let turns = if waiting == 0 { usize::MAX } else { (limit - waiting).div_ceil(TURN) };
         for _ in 0..turns {
             let Some(upstream) = self.upstreams.get_mut(id) else {
                 return;

@@ -33,11 +33,7 @@ impl Engine {
             tenant: None,
             vhost: "".into(),
             capabilities: Capabilities::default(),
-            tune: Tune {
-                channel_max: 0,
-                frame_max: 0,
-                heartbeat: 0,
-            },
+            tune: Tune { channel_max: 0, frame_max: 0, heartbeat: 0 },
             max_payload: u32::try_from(self.config.limits.unauthenticated_octets).unwrap_or(u32::MAX),
             channels: SessionChannels::default(),
             lane: None,
@@ -100,11 +96,7 @@ impl Engine {
         if header != PROTOCOL_HEADER {
             // Section 4.2.2: answer with the header that is spoken here, and close.
             self.send_client(id, |out| out.extend_from_slice(&PROTOCOL_HEADER));
-            let text = if header.starts_with(b"AMQP") {
-                "another protocol version"
-            } else {
-                "not AMQP"
-            };
+            let text = if header.starts_with(b"AMQP") { "another protocol version" } else { "not AMQP" };
             self.end_session(id, close::PROTOCOL, text);
             return;
         }
@@ -121,21 +113,14 @@ impl Engine {
     /// The farm whose properties a session is shown.
     fn listener_farm(&self, id: SessionId) -> usize {
         let listener = self.sessions[id].peer.listener;
-        self.config
-            .only_farm(listener)
-            .or_else(|| self.config.routes.first().map(|r| r.farm))
-            .unwrap_or(0)
+        self.config.only_farm(listener).or_else(|| self.config.routes.first().map(|r| r.farm)).unwrap_or(0)
     }
 
     /// connection.start, with the broker's own server properties and Warren named beside them.
     pub(crate) fn send_start(&mut self, id: SessionId) {
         let farm = &self.farms[self.listener_farm(id)];
         let mut properties = farm.properties.clone().unwrap_or_else(tables::unknown_broker);
-        tables::put_str(
-            &mut properties,
-            "proxy",
-            concat!("Warren ", env!("CARGO_PKG_VERSION")),
-        );
+        tables::put_str(&mut properties, "proxy", concat!("Warren ", env!("CARGO_PKG_VERSION")));
         let server_properties = Table::from_encoded(&properties).unwrap_or(Table::EMPTY);
         let start = Method::ConnectionStart(connection::Start {
             version_major: 0,
@@ -150,11 +135,8 @@ impl Engine {
 
     /// Another step of the handshake begins, with a deadline of its own.
     fn next_phase(&mut self, id: SessionId, phase: Phase) {
-        let timeout = if phase.waits() {
-            self.config.limits.wait_limit
-        } else {
-            self.config.limits.handshake_timeout
-        };
+        let timeout =
+            if phase.waits() { self.config.limits.wait_limit } else { self.config.limits.handshake_timeout };
         let deadline = self.now + timeout;
         if let Some(session) = self.sessions.get_mut(id) {
             let waited = session.phase.waits();
@@ -187,10 +169,8 @@ impl Engine {
 
     fn client_start_ok(&mut self, id: SessionId, ok: &connection::StartOk<'_>) {
         let Some(credentials) = credentials(ok) else {
-            let detail = format!(
-                "unknown authentication mechanism '{}'",
-                String::from_utf8_lossy(ok.mechanism)
-            );
+            let detail =
+                format!("unknown authentication mechanism '{}'", String::from_utf8_lossy(ok.mechanism));
             self.close_session(id, 503, &reply::text(503, &detail), (10, 11), close::PROTOCOL);
             return;
         };
@@ -243,23 +223,14 @@ impl Engine {
 
     fn client_tune_ok(&mut self, id: SessionId, ok: connection::TuneOk) {
         let offered = self.farms[self.listener_farm(id)].tune;
-        let bad = out_of_range(
-            "channel_max",
-            u32::from(ok.channel_max),
-            1,
-            u32::from(offered.channel_max),
-        )
-        .or_else(|| out_of_range("frame_max", ok.frame_max, 4096, offered.frame_max));
+        let bad = out_of_range("channel_max", u32::from(ok.channel_max), 1, u32::from(offered.channel_max))
+            .or_else(|| out_of_range("frame_max", ok.frame_max, 4096, offered.frame_max));
         if let Some(detail) = bad {
             self.close_session(id, 530, &reply::text(530, &detail), (10, 30), close::PROTOCOL);
             return;
         }
         let session = &mut self.sessions[id];
-        session.tune = Tune {
-            channel_max: ok.channel_max,
-            frame_max: ok.frame_max,
-            heartbeat: ok.heartbeat,
-        };
+        session.tune = Tune { channel_max: ok.channel_max, frame_max: ok.frame_max, heartbeat: ok.heartbeat };
         session.max_payload = session.tune.max_payload();
         self.next_phase(id, Phase::Open);
     }
@@ -297,9 +268,7 @@ impl Engine {
         (farm, vhost, &credentials.user).hash(&mut hasher);
         // The upper bits: the lower ones of this hash are weak.
         let spread = (hasher.finish() >> 32) * self.options.workers as u64;
-        usize::try_from(spread >> 32)
-            .unwrap_or(0)
-            .min(self.options.workers - 1)
+        usize::try_from(spread >> 32).unwrap_or(0).min(self.options.workers - 1)
     }
 
     fn hand_off(&mut self, id: SessionId, worker: usize, credentials: Credentials) {
@@ -321,11 +290,7 @@ impl Engine {
         self.commands.retain(
             |c| !matches!(c, Command::Flush(Link::Session(s)) | Command::Read(Link::Session(s)) if *s == id),
         );
-        self.commands.push_back(Command::HandOff {
-            session: id,
-            worker,
-            hand_off,
-        });
+        self.commands.push_back(Command::HandOff { session: id, worker, hand_off });
     }
 
     /// The virtual host is known: the session enters its tenant when the broker agrees.
@@ -335,10 +300,7 @@ impl Engine {
         };
         let tenant = self.find_tenant(login, vhost);
         let ttl = self.config.limits.auth_ttl;
-        if self.tenants[tenant]
-            .proven_at
-            .is_some_and(|at| self.now.since(at) < ttl)
-        {
+        if self.tenants[tenant].proven_at.is_some_and(|at| self.now.since(at) < ttl) {
             self.enter_ok(id, tenant);
         } else if let Some(refusal) = self.fresh_refusal(self.tenants[tenant].refused.as_ref()) {
             self.refuse_login(id, &refusal);
@@ -354,11 +316,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        let user = session
-            .credentials
-            .take()
-            .map(|c| c.user.clone())
-            .unwrap_or_default();
+        let user = session.credentials.take().map(|c| c.user.clone()).unwrap_or_default();
         session.tenant = Some(tenant);
         session.phase = Phase::Running;
         session.deadline = None;
@@ -386,13 +344,7 @@ impl Engine {
             // Clients that did not announce the capability are closed without a frame, as the broker does.
             self.end_session(id, close::REFUSED, &text);
         } else {
-            self.close_session(
-                id,
-                refusal.code,
-                &text,
-                (refusal.class, refusal.method),
-                close::REFUSED,
-            );
+            self.close_session(id, refusal.code, &text, (refusal.class, refusal.method), close::REFUSED);
         }
     }
 
@@ -417,30 +369,16 @@ fn login_refused(mechanism: &[u8], at: crate::time::Time) -> Refusal {
         "Login was refused using authentication mechanism {}. For details see the broker logfile.",
         String::from_utf8_lossy(mechanism)
     );
-    Refusal {
-        code: 403,
-        text: reply::text(403, &detail).into_bytes(),
-        class: 0,
-        method: 0,
-        at,
-    }
+    Refusal { code: 403, text: reply::text(403, &detail).into_bytes(), class: 0, method: 0, at }
 }
 
 /// What RabbitMQ says of a tune-ok out of range; `None` when it is in range.
 fn out_of_range(field: &str, value: u32, min: u32, max: u32) -> Option<String> {
-    let detail = if field == "channel_max" && value == 0 {
-        " (no limit)"
-    } else {
-        ""
-    };
+    let detail = if field == "channel_max" && value == 0 { " (no limit)" } else { "" };
     if value != 0 && value < min {
-        Some(format!(
-            "negotiated {field} = {value}{detail} is lower than the minimum allowed value ({min})"
-        ))
+        Some(format!("negotiated {field} = {value}{detail} is lower than the minimum allowed value ({min})"))
     } else if max != 0 && (value == 0 || value > max) {
-        Some(format!(
-            "negotiated {field} = {value}{detail} is higher than the maximum allowed value ({max})"
-        ))
+        Some(format!("negotiated {field} = {value}{detail} is higher than the maximum allowed value ({max})"))
     } else {
         None
     }
@@ -462,10 +400,7 @@ fn capabilities(properties: Table<'_>) -> Capabilities {
 fn credentials(ok: &connection::StartOk<'_>) -> Option<Credentials> {
     let user = match ok.mechanism {
         b"PLAIN" => ok.response.split(|b| *b == 0).nth(1).unwrap_or_default().to_vec(),
-        b"AMQPLAIN" => match Table::from_encoded(ok.response)
-            .ok()
-            .and_then(|t| t.get(b"LOGIN"))
-        {
+        b"AMQPLAIN" => match Table::from_encoded(ok.response).ok().and_then(|t| t.get(b"LOGIN")) {
             Some(Value::Str(user)) => user.to_vec(),
             _ => Vec::new(),
         },

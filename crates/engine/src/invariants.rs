@@ -26,17 +26,10 @@ impl Engine {
                 assert_eq!(self.channels[channel].session, id, "a channel of another session");
             }
             if let Some(lane) = session.lane {
-                assert_eq!(
-                    self.upstreams[lane].session,
-                    Some(id),
-                    "a lane of another session"
-                );
+                assert_eq!(self.upstreams[lane].session, Some(id), "a lane of another session");
             }
             if let Some(up) = session.stalled_on {
-                assert!(
-                    self.upstreams[up].stalled.contains(&id),
-                    "a session stalls where nobody wakes it"
-                );
+                assert!(self.upstreams[up].stalled.contains(&id), "a session stalls where nobody wakes it");
             }
             if session.phase == Phase::Ended {
                 assert!(session.channels.is_empty(), "an ended session has channels");
@@ -46,22 +39,12 @@ impl Engine {
 
     fn check_channels(&self) {
         for (id, channel) in &self.channels {
-            assert!(
-                self.sessions.contains_key(channel.session),
-                "a channel without session"
-            );
+            assert!(self.sessions.contains_key(channel.session), "a channel without session");
             for up in channel.bindings() {
-                assert_eq!(
-                    self.up_channels[up].owner,
-                    Some(id),
-                    "a binding that belongs to another channel"
-                );
+                assert_eq!(self.up_channels[up].owner, Some(id), "a binding that belongs to another channel");
             }
             for consumer in &channel.consumers {
-                assert!(
-                    self.up_channels.contains_key(consumer.up),
-                    "a consumer on a binding that is gone"
-                );
+                assert!(self.up_channels.contains_key(consumer.up), "a consumer on a binding that is gone");
             }
             if let Some(up) = channel.speaking {
                 assert_eq!(
@@ -85,29 +68,16 @@ impl Engine {
     fn check_up_channels(&self) {
         for (id, state) in &self.up_channels {
             let upstream = &self.upstreams[state.upstream];
-            assert_eq!(
-                upstream.numbers.get(state.number),
-                Some(id),
-                "a channel without its number"
-            );
+            assert_eq!(upstream.numbers.get(state.number), Some(id), "a channel without its number");
             let idle = upstream.idle_plain.contains(&id) || upstream.idle_confirm.contains(&id);
-            assert_eq!(
-                idle, state.idle,
-                "an idle channel that is not where idle ones are"
-            );
+            assert_eq!(idle, state.idle, "an idle channel that is not where idle ones are");
             if state.idle {
                 assert!(state.owner.is_none(), "an idle channel has an owner");
                 assert!(state.is_proven() && !state.dirty, "an idle channel is not clean");
-                assert!(
-                    state.unacked.is_empty(),
-                    "an idle channel has deliveries to settle"
-                );
+                assert!(state.unacked.is_empty(), "an idle channel has deliveries to settle");
             }
             if let Some(owner) = state.owner.and_then(|o| self.channels.get(o)) {
-                assert!(
-                    owner.bindings().contains(&id),
-                    "an owner that does not know its binding"
-                );
+                assert!(owner.bindings().contains(&id), "an owner that does not know its binding");
             }
         }
     }
@@ -122,10 +92,7 @@ impl Engine {
                 continue;
             }
             for up in upstream.numbers.all() {
-                assert_eq!(
-                    self.up_channels[up].upstream, id,
-                    "a number of another connection"
-                );
+                assert_eq!(self.up_channels[up].upstream, id, "a number of another connection");
             }
             if upstream.purpose == Purpose::Lane {
                 assert!(upstream.session.is_some(), "a lane of nobody");
@@ -137,10 +104,7 @@ impl Engine {
         for tenant in self.tenants.values() {
             assert!(self.logins.contains_key(tenant.login), "a tenant without login");
             for up in &tenant.upstreams {
-                assert!(
-                    self.upstreams.contains_key(*up),
-                    "a pool counts a connection that is gone"
-                );
+                assert!(self.upstreams.contains_key(*up), "a pool counts a connection that is gone");
             }
         }
     }

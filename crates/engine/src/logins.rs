@@ -11,17 +11,10 @@ impl Engine {
     /// The login with these credentials, made if there is none.
     pub(crate) fn find_login(&mut self, farm: FarmId, credentials: &Credentials) -> LoginId {
         let key = (farm, credentials.user.clone());
-        let known = self
-            .login_names
-            .get(&key)
-            .into_iter()
-            .flatten()
-            .copied()
-            .find(|&id| {
-                let known = &self.logins[id].credentials;
-                known.mechanism == credentials.mechanism
-                    && same_secret(&known.response, &credentials.response)
-            });
+        let known = self.login_names.get(&key).into_iter().flatten().copied().find(|&id| {
+            let known = &self.logins[id].credentials;
+            known.mechanism == credentials.mechanism && same_secret(&known.response, &credentials.response)
+        });
         if let Some(id) = known {
             return id;
         }
@@ -42,17 +35,12 @@ impl Engine {
 
     pub(crate) fn login_is_fresh(&self, id: LoginId) -> bool {
         let ttl = self.config.limits.auth_ttl;
-        self.logins
-            .get(id)
-            .and_then(|l| l.verified_at)
-            .is_some_and(|at| self.now.since(at) < ttl)
+        self.logins.get(id).and_then(|l| l.verified_at).is_some_and(|at| self.now.since(at) < ttl)
     }
 
     /// A refusal that is young enough to stand for the next attempt too.
     pub(crate) fn fresh_refusal(&self, refusal: Option<&Refusal>) -> Option<Refusal> {
-        refusal
-            .filter(|r| self.now.since(r.at) < self.config.limits.refusal_ttl)
-            .cloned()
+        refusal.filter(|r| self.now.since(r.at) < self.config.limits.refusal_ttl).cloned()
     }
 
     /// Has a connection find out, if somebody waits for it.
@@ -106,8 +94,7 @@ impl Engine {
             self.tenants[tenant].proven_at = None;
             self.tenant_refused(tenant, refusal);
         }
-        self.wheel
-            .schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Login(id));
+        self.wheel.schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Login(id));
     }
 
     /// A session names this login no more.
@@ -117,8 +104,7 @@ impl Engine {
         {
             login.sessions -= 1;
             if login.sessions == 0 {
-                self.wheel
-                    .schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Login(id));
+                self.wheel.schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Login(id));
             }
         }
     }
@@ -138,8 +124,7 @@ impl Engine {
             && self.stopping.is_none()
             && self.now.since(at) < self.config.limits.auth_ttl
         {
-            self.wheel
-                .schedule(at + self.config.limits.auth_ttl, TimerKey::Login(id));
+            self.wheel.schedule(at + self.config.limits.auth_ttl, TimerKey::Login(id));
             return;
         }
         if let Some(login) = self.logins.remove(id) {
@@ -225,8 +210,7 @@ impl Engine {
         for session in entering {
             self.refuse_login(session, refusal);
         }
-        self.wheel
-            .schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Tenant(id));
+        self.wheel.schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Tenant(id));
     }
 
     /// Forgets a tenant that nobody needs any more.

@@ -1,29 +1,15 @@
 //! Counters of one worker: plain integers, summed when somebody asks.
 
 /// Why a client connection ended. The labels of `warren_client_closes_total`.
-pub const CLIENT_CLOSE_REASONS: [&str; 8] = [
-    "client",
-    "vanished",
-    "refused",
-    "protocol",
-    "upstream",
-    "limit",
-    "heartbeat",
-    "shutdown",
-];
+pub const CLIENT_CLOSE_REASONS: [&str; 8] =
+    ["client", "vanished", "refused", "protocol", "upstream", "limit", "heartbeat", "shutdown"];
 /// Why an upstream connection ended. The labels of `warren_upstream_closes_total`.
 pub const UPSTREAM_CLOSE_REASONS: [&str; 6] = ["idle", "broker", "lost", "refused", "heartbeat", "shutdown"];
 /// How a channel got its upstream channel. The labels of `warren_binds_total`.
 pub const BIND_KINDS: [&str; 3] = ["reused", "opened", "rebound"];
 /// Why a channel was bound. The labels of `warren_binds_total`.
-pub const BIND_WHYS: [&str; 6] = [
-    "first_use",
-    "first_publish",
-    "consume",
-    "own_lane",
-    "slow_reader",
-    "transaction",
-];
+pub const BIND_WHYS: [&str; 6] =
+    ["first_use", "first_publish", "consume", "own_lane", "slow_reader", "transaction"];
 
 /// Counters and gauges of one worker.
 #[derive(Clone, Debug, Default)]
@@ -101,9 +87,7 @@ impl Metrics {
             *mine += theirs;
         }
         let pairs = self.client_closes.iter_mut().zip(&o.client_closes);
-        pairs
-            .chain(self.upstream_closes.iter_mut().zip(&o.upstream_closes))
-            .for_each(|(m, t)| *m += t);
+        pairs.chain(self.upstream_closes.iter_mut().zip(&o.upstream_closes)).for_each(|(m, t)| *m += t);
         for (mine, theirs) in self.binds.iter_mut().zip(&o.binds) {
             mine.iter_mut().zip(theirs).for_each(|(m, t)| *m += t);
         }

@@ -13,10 +13,7 @@ impl SessionChannels {
         if let [(n, id)] = self.0.as_slice() {
             return (*n == number).then_some(*id);
         }
-        self.0
-            .binary_search_by_key(&number, |c| c.0)
-            .ok()
-            .map(|at| self.0[at].1)
+        self.0.binary_search_by_key(&number, |c| c.0).ok().map(|at| self.0[at].1)
     }
 
     /// Adds a channel. The number must be free.

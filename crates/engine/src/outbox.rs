@@ -56,12 +56,7 @@ const NEIGHBOURS: usize = 2;
 impl Outbox {
     /// An empty outbox that takes its vectors from `pool` and gives them back there.
     pub fn new(pool: &Pool) -> Outbox {
-        Outbox {
-            pool: pool.clone(),
-            segments: VecDeque::new(),
-            len: 0,
-            pinned: 0,
-        }
+        Outbox { pool: pool.clone(), segments: VecDeque::new(), len: 0, pinned: 0 }
     }
 
     /// Octets waiting.
@@ -102,15 +97,10 @@ impl Outbox {
         {
             return;
         }
-        let neighbour = self
-            .segments
-            .iter()
-            .rev()
-            .take(NEIGHBOURS)
-            .find_map(|segment| match segment {
-                Segment::Ref { slice, .. } => Some(slice),
-                Segment::Owned { .. } => None,
-            });
+        let neighbour = self.segments.iter().rev().take(NEIGHBOURS).find_map(|segment| match segment {
+            Segment::Ref { slice, .. } => Some(slice),
+            Segment::Owned { .. } => None,
+        });
         let counted = !neighbour.is_some_and(|earlier| earlier.same_block(&slice));
         if counted {
             self.pinned += slice.pinned();
@@ -158,11 +148,7 @@ impl Outbox {
                 return;
             }
         }
-        let mut bytes = if want > BLOCK_SIZE {
-            Vec::new()
-        } else {
-            self.pool.take_vec()
-        };
+        let mut bytes = if want > BLOCK_SIZE { Vec::new() } else { self.pool.take_vec() };
         reserve(&mut bytes, want);
         self.pinned += bytes.capacity();
         self.segments.push_back(Segment::Owned { bytes, read: 0 });
@@ -294,21 +280,14 @@ impl Outbox {
 fn reserve(tail: &mut Vec<u8>, want: usize) {
     let need = tail.len() + want;
     if need > tail.capacity() {
-        let capacity = if need <= BLOCK_SIZE {
-            need.next_power_of_two()
-        } else {
-            need
-        };
+        let capacity = if need <= BLOCK_SIZE { need.next_power_of_two() } else { need };
         tail.reserve_exact(capacity - tail.len());
     }
 }
 
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("len", &self.len)
-            .field("pinned", &self.pinned)
-            .finish()
+        f.debug_struct("Outbox").field("len", &self.len).field("pinned", &self.pinned).finish()
     }
 }
 

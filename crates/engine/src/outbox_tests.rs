@@ -19,10 +19,7 @@ impl Outbox {
             })
             .sum();
         assert_eq!(self.pinned, pinned);
-        assert!(
-            self.pinned >= self.least_pinned(),
-            "a block is held and not counted"
-        );
+        assert!(self.pinned >= self.least_pinned(), "a block is held and not counted");
         if self.is_empty() {
             assert_eq!((self.segments.capacity(), self.pinned), (0, 0));
         }
@@ -65,10 +62,7 @@ fn copies_share_a_tail_and_it_is_used_again() {
         outbox.push_copy(b"abc");
     }
     outbox.write_with(|tail| tail.push(b'd'));
-    assert_eq!(
-        (outbox.segments.len(), outbox.len(), outbox.first().len()),
-        (1, 31, 31)
-    );
+    assert_eq!((outbox.segments.len(), outbox.len(), outbox.first().len()), (1, 31, 31));
     let held = outbox.pinned();
     outbox.advance(31);
     outbox.check();

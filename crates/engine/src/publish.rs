@@ -36,12 +36,7 @@ impl Engine {
         if !fits || !is_plain_publish(method.payload(buf)) {
             return None;
         }
-        let end = whole_content(
-            buf,
-            method,
-            upstream.tune.max_payload(),
-            self.config.limits.message_size,
-        )?;
+        let end = whole_content(buf, method, upstream.tune.max_payload(), self.config.limits.message_size)?;
         if state.number != method.channel {
             renumber(&mut buf[method.start..end], state.number);
         }
@@ -93,28 +88,20 @@ impl Engine {
             return Err(Fault::connection(541, "a content header that is cut short", AT));
         };
         if header.class != 60 {
-            let detail = format!(
-                "expected content header for class 60, got one for class {} instead",
-                header.class
-            );
+            let detail =
+                format!("expected content header for class 60, got one for class {} instead", header.class);
             return Err(Fault::connection(505, detail, AT));
         }
         if header.weight != 0 {
-            return Err(Fault::connection(
-                505,
-                "expected weight 0 in the content header",
-                AT,
-            ));
+            return Err(Fault::connection(505, "expected weight 0 in the content header", AT));
         }
         if check_properties(&payload[CONTENT_HEADER_LEN..]).is_err() {
             return Err(Fault::connection(541, "a malformed property list", AT));
         }
         let most = self.config.limits.message_size;
         if header.body_size > most {
-            let detail = format!(
-                "message size {} is larger than configured max size {most}",
-                header.body_size
-            );
+            let detail =
+                format!("message size {} is larger than configured max size {most}", header.body_size);
             return Err(Fault::channel(406, detail, AT));
         }
         if let Some(up) = self.channels[id].current {
@@ -162,11 +149,7 @@ impl Engine {
         let payload = &frame[HEADER_LEN..frame.len() - 1];
         let size = payload.len() as u64;
         if size > missing {
-            return Err(Fault::connection(
-                505,
-                "the body is longer than its header says",
-                AT,
-            ));
+            return Err(Fault::connection(505, "the body is longer than its header says", AT));
         }
         let most = match self.channels[id].current.and_then(|up| self.up_channels.get(up)) {
             Some(up) => self.upstreams[up.upstream].tune.max_payload() as usize,

@@ -54,10 +54,7 @@ impl Engine {
     /// Whether the route wants closes of channels that only published to be answered at once.
     fn closes_fast(&self, id: ChannelId) -> bool {
         let channel = &self.channels[id];
-        let route_is_fast = self
-            .sessions
-            .get(channel.session)
-            .is_some_and(|s| s.close == CloseMode::Fast);
+        let route_is_fast = self.sessions.get(channel.session).is_some_and(|s| s.close == CloseMode::Fast);
         #[cfg(feature = "sabotage")]
         let route_is_fast = route_is_fast || self.options.sabotage == crate::engine::Sabotage::SkipBarrier;
         route_is_fast
@@ -121,11 +118,7 @@ impl Engine {
             return;
         }
         let session = channel.session;
-        if self
-            .sessions
-            .get(session)
-            .is_some_and(|s| s.phase == Phase::Running)
-        {
+        if self.sessions.get(session).is_some_and(|s| s.phase == Phase::Running) {
             self.tell_channel(id, Method::ChannelCloseOk);
         }
         self.remove_channel(id);
@@ -164,6 +157,10 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(channel.session) {
             session.forget_channel(channel.number);
             let empty = session.channels.is_empty();
+            self.unhold(channel.session);
+            let Some(session) = self.sessions.get(channel.session) else {
+                return;
+            };
             match session.phase {
                 Phase::Leaving => self.check_leaving(channel.session),
                 Phase::Gone if empty => self.forget_session(channel.session),

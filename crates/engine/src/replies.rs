@@ -30,10 +30,7 @@ impl Engine {
     /// A channel that Warren is closing still delivers until its close-ok: contents are walked over, the rest is
     /// of no interest.
     fn closing_method(&mut self, up: UpChannelId, method: Method<'_>) {
-        if matches!(
-            method,
-            Method::BasicDeliver(_) | Method::BasicReturn(_) | Method::BasicGetOk(_)
-        ) {
+        if matches!(method, Method::BasicDeliver(_) | Method::BasicReturn(_) | Method::BasicGetOk(_)) {
             let state = &mut self.up_channels[up];
             state.incoming = Incoming::Header;
             state.discarding = true;
@@ -152,15 +149,7 @@ impl Engine {
     /// What a reply changes in the record.
     fn noted(&mut self, id: ChannelId, up: UpChannelId, note: &Note, method: Method<'_>) {
         match (note, method) {
-            (
-                Note::Declare {
-                    exclusive,
-                    passive,
-                    auto_delete,
-                    ..
-                },
-                Method::QueueDeclareOk(ok),
-            ) => {
+            (Note::Declare { exclusive, passive, auto_delete, .. }, Method::QueueDeclareOk(ok)) => {
                 self.queue_declared(id, ok.queue, *exclusive && !*passive, !*passive && !*auto_delete);
             }
             (Note::Delete { name }, Method::QueueDeleteOk(_)) => self.queue_deleted(id, name),
@@ -207,10 +196,8 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
-        let found = channel
-            .consumers
-            .iter_mut()
-            .find(|c| *c.tag == *asked && c.state == ConsumerState::Starting);
+        let found =
+            channel.consumers.iter_mut().find(|c| *c.tag == *asked && c.state == ConsumerState::Starting);
         if let Some(consumer) = found {
             consumer.tag = tag.into();
             consumer.state = ConsumerState::Active;
@@ -248,11 +235,7 @@ impl Engine {
         };
         channel.consumers.remove(at);
         let session = channel.session;
-        if self
-            .sessions
-            .get(session)
-            .is_some_and(|s| s.capabilities.consumer_cancel_notify)
-        {
+        if self.sessions.get(session).is_some_and(|s| s.capabilities.consumer_cancel_notify) {
             self.relay(id, up, frame);
         }
         self.retire_if_done(id, up);
@@ -261,23 +244,13 @@ impl Engine {
     /// Confirms that need translation, or that concern a channel which is closing or gone.
     fn confirmed(&mut self, up: UpChannelId, tag: u64, multiple: bool, frame: &[u8]) {
         let state = &mut self.up_channels[up];
-        let tags: Vec<u64> = if multiple {
-            state.unconfirmed.iter().take_while(|t| *t <= tag).collect()
-        } else {
-            vec![tag]
-        };
-        let settled: Vec<u64> = tags
-            .into_iter()
-            .filter(|t| state.unconfirmed.settle(*t))
-            .collect();
+        let tags: Vec<u64> =
+            if multiple { state.unconfirmed.iter().take_while(|t| *t <= tag).collect() } else { vec![tag] };
+        let settled: Vec<u64> = tags.into_iter().filter(|t| state.unconfirmed.settle(*t)).collect();
         let Some(id) = state.owner else {
             return self.orphan_progress(up);
         };
-        if self
-            .channels
-            .get(id)
-            .is_some_and(|c| c.standing != Standing::Refused)
-        {
+        if self.channels.get(id).is_some_and(|c| c.standing != Standing::Refused) {
             self.tell_confirms(id, up, &settled, frame);
         }
         self.closing_progress(id, up);
@@ -349,9 +322,7 @@ impl Engine {
             return;
         };
         let channel = &mut self.channels[id];
-        let consumer = channel
-            .consumer(deliver.consumer_tag)
-            .map(|at| &channel.consumers[at]);
+        let consumer = channel.consumer(deliver.consumer_tag).map(|at| &channel.consumers[at]);
         let (no_ack, reply_to) = consumer.map_or((false, false), |c| (c.no_ack, c.reply_to));
         let client_tag = if reply_to {
             // Direct reply-to deliveries repeat the next number and do not count.
@@ -388,11 +359,8 @@ impl Engine {
         channel.next_delivery += 1;
         channel.deliveries.note(client_tag, up, tag);
         #[cfg(feature = "sabotage")]
-        let client_tag = if self.options.sabotage == crate::engine::Sabotage::TagOffset {
-            tag
-        } else {
-            client_tag
-        };
+        let client_tag =
+            if self.options.sabotage == crate::engine::Sabotage::TagOffset { tag } else { client_tag };
         client_tag
     }
 
@@ -427,9 +395,7 @@ impl Engine {
         let number = channel.number;
         let write = |out: &mut Vec<u8>| {
             if kind == FRAME_BODY {
-                payload
-                    .chunks(max as usize)
-                    .for_each(|part| write_body(number, part, out));
+                payload.chunks(max as usize).for_each(|part| write_body(number, part, out));
             } else {
                 put_frame(out, kind, number, payload);
             }

@@ -190,11 +190,7 @@ impl Engine {
     /// Where a request about this queue must run: exclusive queues live on the session's own lane.
     pub(crate) fn need_for_queue(&self, id: ChannelId, name: &[u8]) -> Need {
         let session = &self.sessions.get(self.channels[id].session);
-        if session.is_some_and(|s| s.exclusive.contains(name)) {
-            Need::Lane
-        } else {
-            Need::Request
-        }
+        if session.is_some_and(|s| s.exclusive.contains(name)) { Need::Lane } else { Need::Request }
     }
 
     fn client_declares(
@@ -218,10 +214,7 @@ impl Engine {
             auto_delete: declare.auto_delete,
         };
         // Its name must be known, even when the client does not wait for it.
-        let method = Method::QueueDeclare(queue::Declare {
-            no_wait: false,
-            ..declare
-        });
+        let method = Method::QueueDeclare(queue::Declare { no_wait: false, ..declare });
         if declare.no_wait {
             self.ask_quietly(up, note, method);
         } else if self.may_ask(id, up) {
@@ -237,11 +230,7 @@ impl Engine {
         // RabbitMQ: with both names empty, the routing key is the queue's name.
         let both = bind.queue.is_empty() && bind.routing_key.is_empty();
         let routing_key = if both { &*name } else { bind.routing_key };
-        let method = Method::QueueBind(queue::Bind {
-            queue: &name,
-            routing_key,
-            ..bind
-        });
+        let method = Method::QueueBind(queue::Bind { queue: &name, routing_key, ..bind });
         self.queue_request(id, &name, method, bind.no_wait)
     }
 
@@ -249,20 +238,13 @@ impl Engine {
         let name = self.queue_name(id, unbind.queue, (50, 50))?;
         let both = unbind.queue.is_empty() && unbind.routing_key.is_empty();
         let routing_key = if both { &*name } else { unbind.routing_key };
-        let method = Method::QueueUnbind(queue::Unbind {
-            queue: &name,
-            routing_key,
-            ..unbind
-        });
+        let method = Method::QueueUnbind(queue::Unbind { queue: &name, routing_key, ..unbind });
         self.queue_request(id, &name, method, false)
     }
 
     fn client_purges(&mut self, id: ChannelId, purge: queue::Purge<'_>) -> Result<Flow, Fault> {
         let name = self.queue_name(id, purge.queue, (50, 30))?;
-        let method = Method::QueuePurge(queue::Purge {
-            queue: &name,
-            ..purge
-        });
+        let method = Method::QueuePurge(queue::Purge { queue: &name, ..purge });
         self.queue_request(id, &name, method, purge.no_wait)
     }
 
@@ -273,11 +255,7 @@ impl Engine {
             return Ok(Flow::Hold);
         };
         let note = Note::Delete { name: name.clone() };
-        let method = Method::QueueDelete(queue::Delete {
-            queue: &name,
-            no_wait: false,
-            ..delete
-        });
+        let method = Method::QueueDelete(queue::Delete { queue: &name, no_wait: false, ..delete });
         if delete.no_wait {
             self.ask_quietly(up, note, method);
         } else if self.may_ask(id, up) {
@@ -329,11 +307,7 @@ impl Engine {
     fn client_confirms(&mut self, id: ChannelId, select: confirm::Select) -> Result<Flow, Fault> {
         let channel = &mut self.channels[id];
         if channel.mode == Mode::Tx {
-            return Err(Fault::channel(
-                406,
-                "cannot switch from tx to confirm mode",
-                (85, 10),
-            ));
+            return Err(Fault::channel(406, "cannot switch from tx to confirm mode", (85, 10)));
         }
         channel.mode = Mode::Confirm;
         if !select.no_wait {
@@ -344,11 +318,7 @@ impl Engine {
 
     fn client_transacts(&mut self, id: ChannelId, frame: &[u8]) -> Result<Flow, Fault> {
         if self.channels[id].mode == Mode::Confirm {
-            return Err(Fault::channel(
-                406,
-                "cannot switch from confirm to tx mode",
-                (90, 10),
-            ));
+            return Err(Fault::channel(406, "cannot switch from confirm to tx mode", (90, 10)));
         }
         let Some(up) = self.ensure(id, Need::Transaction) else {
             return Ok(Flow::Hold);

@@ -45,11 +45,7 @@ impl Segments {
         {
             return;
         }
-        self.0.push(Segment {
-            first: client,
-            first_up: up_number,
-            up,
-        });
+        self.0.push(Segment { first: client, first_up: up_number, up });
     }
 
     /// The segment that holds one of the client's numbers.
@@ -61,22 +57,13 @@ impl Segments {
     /// The client's number for a binding's.
     #[inline]
     pub(crate) fn to_client(&self, up: UpChannelId, up_number: u64) -> Option<u64> {
-        let s = self
-            .0
-            .iter()
-            .rev()
-            .find(|s| s.up == up && s.first_up <= up_number)?;
+        let s = self.0.iter().rev().find(|s| s.up == up && s.first_up <= up_number)?;
         Some(s.first + (up_number - s.first_up))
     }
 
     /// All segments with the client's last number in each (`u64::MAX` for the newest), oldest first.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = (Segment, u64)> + '_ {
-        let ends = self
-            .0
-            .iter()
-            .skip(1)
-            .map(|s| s.first - 1)
-            .chain(std::iter::once(u64::MAX));
+        let ends = self.0.iter().skip(1).map(|s| s.first - 1).chain(std::iter::once(u64::MAX));
         self.0.iter().copied().zip(ends)
     }
 

@@ -55,10 +55,7 @@ impl Phase {
 
     /// Whether the handshake is still going on.
     pub(crate) fn is_handshake(self) -> bool {
-        !matches!(
-            self,
-            Phase::Running | Phase::Leaving | Phase::CloseSent | Phase::Gone | Phase::Ended
-        )
+        !matches!(self, Phase::Running | Phase::Leaving | Phase::CloseSent | Phase::Gone | Phase::Ended)
     }
 }
 
@@ -84,11 +81,7 @@ pub(crate) struct Tune {
 impl Default for Tune {
     /// RabbitMQ's defaults (BROKER-FACTS, "Timing").
     fn default() -> Tune {
-        Tune {
-            channel_max: 2047,
-            frame_max: 131_072,
-            heartbeat: 60,
-        }
+        Tune { channel_max: 2047, frame_max: 131_072, heartbeat: 60 }
     }
 }
 

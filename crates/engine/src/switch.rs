@@ -53,36 +53,17 @@ impl Engine {
         let (fits, to, why) = match need {
             Need::Request => (bound, Purpose::Control, FIRST_USE),
             Need::Publish => {
-                let to = if consuming {
-                    Purpose::Mixed
-                } else {
-                    Purpose::Publish
-                };
-                (
-                    stays || bound && matches!(purpose, Purpose::Publish | Purpose::Mixed),
-                    to,
-                    FIRST_PUBLISH,
-                )
+                let to = if consuming { Purpose::Mixed } else { Purpose::Publish };
+                (stays || bound && matches!(purpose, Purpose::Publish | Purpose::Mixed), to, FIRST_PUBLISH)
             }
             Need::Consume => {
                 let to = if bound { Purpose::Mixed } else { Purpose::Control };
-                (
-                    stays || bound && matches!(purpose, Purpose::Control | Purpose::Mixed),
-                    to,
-                    CONSUME,
-                )
+                (stays || bound && matches!(purpose, Purpose::Control | Purpose::Mixed), to, CONSUME)
             }
-            Need::ConsumeAndPublish => (
-                stays || bound && purpose == Purpose::Mixed,
-                Purpose::Mixed,
-                CONSUME,
-            ),
+            Need::ConsumeAndPublish => (stays || bound && purpose == Purpose::Mixed, Purpose::Mixed, CONSUME),
             Need::Lane => (bound && purpose == Purpose::Lane, Purpose::Lane, OWN_LANE),
             Need::Transaction => {
-                let unsettled = channel
-                    .bindings()
-                    .iter()
-                    .any(|up| !self.up_channels[*up].unacked.is_empty());
+                let unsettled = channel.bindings().iter().any(|up| !self.up_channels[*up].unacked.is_empty());
                 let fits = stays || bound && (purpose != Purpose::Control || consuming || unsettled);
                 (fits, Purpose::Mixed, TRANSACTION)
             }
@@ -115,10 +96,7 @@ impl Engine {
         let channel = &mut self.channels[id];
         let old = channel.current.take();
         channel.purpose = to;
-        channel.switch = Switch::Binding {
-            why,
-            rebound: old.is_some(),
-        };
+        channel.switch = Switch::Binding { why, rebound: old.is_some() };
         if let Some(old) = old {
             channel.older.push(old);
             self.retire_if_done(id, old);
@@ -144,10 +122,7 @@ impl Engine {
             && state.incoming == Incoming::None
             && state.unconfirmed.is_empty()
             && !channel.consumes_on(up)
-            && !state
-                .pending
-                .iter()
-                .any(|p| matches!(p, Pending::Client(_) | Pending::Local(_)))
+            && !state.pending.iter().any(|p| matches!(p, Pending::Client(_) | Pending::Local(_)))
             && channel.speaking != Some(up)
             && !channel.silent.contains(&up);
         if done && channel.older.contains(&up) {
@@ -187,14 +162,9 @@ impl Engine {
             consumer.state = ConsumerState::Cancelling;
             let (tag, up) = (consumer.tag.clone(), consumer.up);
             let state = &mut self.up_channels[up];
-            state
-                .pending
-                .push_back(Pending::Own(Note::Cancel { tag: tag.clone() }));
+            state.pending.push_back(Pending::Own(Note::Cancel { tag: tag.clone() }));
             let (upstream, number) = (state.upstream, state.number);
-            let cancel = basic::Cancel {
-                consumer_tag: &tag,
-                no_wait: false,
-            };
+            let cancel = basic::Cancel { consumer_tag: &tag, no_wait: false };
             self.tell_upstream(upstream, number, Method::BasicCancel(cancel));
         }
     }
@@ -218,9 +188,7 @@ impl Engine {
             ConsumerState::Ending { answer } => {
                 let consumer = self.channels[id].consumers.remove(at);
                 if answer {
-                    let ok = basic::CancelOk {
-                        consumer_tag: &consumer.tag,
-                    };
+                    let ok = basic::CancelOk { consumer_tag: &consumer.tag };
                     self.answer(id, Method::BasicCancelOk(ok));
                 }
             }
@@ -233,10 +201,8 @@ impl Engine {
     fn resume_settled(&mut self, id: ChannelId, up: UpChannelId) {
         loop {
             let channel = &self.channels[id];
-            let next = channel
-                .consumers
-                .iter()
-                .position(|c| c.up == up && c.state == ConsumerState::Settling);
+            let next =
+                channel.consumers.iter().position(|c| c.up == up && c.state == ConsumerState::Settling);
             match next {
                 Some(at) if channel.current.is_some() => self.begin_consumer(id, at),
                 _ => return,
@@ -258,9 +224,7 @@ impl Engine {
         consumer.state = ConsumerState::Starting;
         let state = &mut self.up_channels[up];
         state.dirty = true;
-        state.pending.push_back(Pending::Own(Note::Consume {
-            tag: consumer.tag.clone(),
-        }));
+        state.pending.push_back(Pending::Own(Note::Consume { tag: consumer.tag.clone() }));
         let method = Method::BasicConsume(basic::Consume {
             queue: &consumer.queue,
             consumer_tag: &consumer.tag,
@@ -300,11 +264,7 @@ impl Engine {
             let state = &mut self.up_channels[up];
             state.dirty = true;
             state.pending.push_back(Pending::Own(Note::Plain));
-            let qos = basic::Qos {
-                prefetch_size: 0,
-                prefetch_count,
-                global,
-            };
+            let qos = basic::Qos { prefetch_size: 0, prefetch_count, global };
             self.tell_upstream(upstream, number, Method::BasicQos(qos));
         }
     }
@@ -323,10 +283,7 @@ impl Engine {
         }
         for channel in session.channels.ids() {
             let state = &self.channels[channel];
-            let movable = state
-                .consumers
-                .iter()
-                .any(|c| c.movable && c.state == ConsumerState::Active);
+            let movable = state.consumers.iter().any(|c| c.movable && c.state == ConsumerState::Active);
             let free = state.flows() && !state.pinned && state.mode != Mode::Tx;
             if movable && free && state.purpose != Purpose::Lane {
                 self.begin_switch(channel, Purpose::Lane, SLOW_READER);

@@ -43,12 +43,7 @@ impl Default for TagSet {
 impl TagSet {
     /// A set whose first tag will be `next`.
     pub fn starting_at(next: u64) -> TagSet {
-        TagSet {
-            words: VecDeque::new(),
-            holes: 0,
-            next,
-            count: 0,
-        }
+        TagSet { words: VecDeque::new(), holes: 0, next, count: 0 }
     }
 
     /// The tag that the next push gives out.
@@ -77,8 +72,7 @@ impl TagSet {
     /// True when `tag` was given out as outstanding and is not settled.
     #[inline]
     pub fn contains(&self, tag: u64) -> bool {
-        self.position(tag / BITS)
-            .is_some_and(|at| self.words[at].bits & (1 << (tag % BITS)) != 0)
+        self.position(tag / BITS).is_some_and(|at| self.words[at].bits & (1 << (tag % BITS)) != 0)
     }
 
     /// Settles one tag. False: it was not outstanding.
@@ -110,11 +104,7 @@ impl TagSet {
             if word.index > index {
                 break;
             }
-            let gone = if word.index == index {
-                word.bits & upto
-            } else {
-                word.bits
-            };
+            let gone = if word.index == index { word.bits & upto } else { word.bits };
             if gone != word.bits {
                 word.bits &= !gone;
                 settled += u64::from(gone.count_ones());
@@ -144,17 +134,13 @@ impl TagSet {
     /// The lowest outstanding tag.
     #[inline]
     pub fn lowest(&self) -> Option<u64> {
-        self.words
-            .front()
-            .map(|word| word.index * BITS + u64::from(word.bits.trailing_zeros()))
+        self.words.front().map(|word| word.index * BITS + u64::from(word.bits.trailing_zeros()))
     }
 
     /// The highest outstanding tag.
     #[inline]
     pub fn highest(&self) -> Option<u64> {
-        self.words
-            .back()
-            .map(|word| word.index * BITS + (BITS - 1) - u64::from(word.bits.leading_zeros()))
+        self.words.back().map(|word| word.index * BITS + (BITS - 1) - u64::from(word.bits.leading_zeros()))
     }
 
     /// The outstanding tags, ascending.

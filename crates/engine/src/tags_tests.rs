@@ -6,23 +6,9 @@ use super::*;
 
 impl TagSet {
     fn check(&self) {
-        assert!(
-            self.words
-                .iter()
-                .zip(self.words.iter().skip(1))
-                .all(|(a, b)| a.index < b.index)
-        );
-        assert_eq!(
-            self.holes,
-            self.words.iter().filter(|word| word.bits == 0).count()
-        );
-        assert_eq!(
-            self.count,
-            self.words
-                .iter()
-                .map(|word| u64::from(word.bits.count_ones()))
-                .sum::<u64>()
-        );
+        assert!(self.words.iter().zip(self.words.iter().skip(1)).all(|(a, b)| a.index < b.index));
+        assert_eq!(self.holes, self.words.iter().filter(|word| word.bits == 0).count());
+        assert_eq!(self.count, self.words.iter().map(|word| u64::from(word.bits.count_ones())).sum::<u64>());
         assert!(self.words.front().is_none_or(|word| word.bits != 0));
         assert!(self.words.back().is_none_or(|word| word.bits != 0));
         assert!(self.highest().is_none_or(|tag| tag < self.next));

@@ -84,11 +84,7 @@ impl Engine {
             return;
         };
         let beat = half_beat(session.tune.heartbeat).filter(|_| beats(session.phase));
-        let next = session
-            .deadline
-            .into_iter()
-            .chain(beat.map(|half| self.now + half))
-            .min();
+        let next = session.deadline.into_iter().chain(beat.map(|half| self.now + half)).min();
         if let Some(at) = next {
             self.arm_session(id, at);
         }
@@ -109,19 +105,12 @@ impl Engine {
                 self.forget_session(id);
             }
             _ if waits => {
-                let farm = session
-                    .login
-                    .and_then(|l| self.logins.get(l))
-                    .map_or(0, |l| l.farm);
+                let farm = session.login.and_then(|l| self.logins.get(l)).map_or(0, |l| l.farm);
                 let (name, state) = (&self.config.farms[farm].name, &self.farms[farm]);
                 let waited = self.config.limits.wait_limit.as_secs();
                 let detail = format!(
                     "no broker of farm {name} answered within {waited} s; last error: {}",
-                    if state.last_error.is_empty() {
-                        "none, it is slow"
-                    } else {
-                        &state.last_error
-                    }
+                    if state.last_error.is_empty() { "none, it is slow" } else { &state.last_error }
                 );
                 self.close_session(id, 320, &reply::text(320, &detail), (0, 0), close::UPSTREAM);
             }
@@ -145,10 +134,7 @@ impl Engine {
         let quiet = self.now.since(session.last_sent) + Duration::from_millis(50) >= half;
         let (outbox_empty, may_read) = (session.outbox.is_empty(), session.may_read());
         if silent && may_read {
-            let text = format!(
-                "missed heartbeats from the client, timeout: {} s",
-                session.tune.heartbeat
-            );
+            let text = format!("missed heartbeats from the client, timeout: {} s", session.tune.heartbeat);
             self.abort_session(id, close::HEARTBEAT, &text);
         } else if quiet && outbox_empty {
             self.send_client(id, |out| out.extend_from_slice(&HEARTBEAT_FRAME));
@@ -196,12 +182,7 @@ impl Engine {
                 self.now + self.config.limits.idle_timeout.max(Duration::from_secs(1))
             }
         });
-        let next = upstream
-            .deadline
-            .into_iter()
-            .chain(beat.map(|half| self.now + half))
-            .chain(idle)
-            .min();
+        let next = upstream.deadline.into_iter().chain(beat.map(|half| self.now + half)).chain(idle).min();
         if let Some(at) = next {
             self.arm_upstream(id, at);
         }
@@ -238,11 +219,7 @@ impl Engine {
         let silent = self.now.since(upstream.last_received) > half * 4;
         let quiet = self.now.since(upstream.last_sent) + Duration::from_millis(50) >= half;
         if silent && !upstream.held_back {
-            self.abort_upstream(
-                id,
-                dial::HEARTBEAT,
-                "nothing was heard from it for two heartbeats",
-            );
+            self.abort_upstream(id, dial::HEARTBEAT, "nothing was heard from it for two heartbeats");
         } else if quiet && upstream.outbox.is_empty() {
             self.send_upstream(id, |out| out.extend_from_slice(&HEARTBEAT_FRAME));
         }
@@ -264,10 +241,8 @@ impl Engine {
         }
         if let Some(tenant) = upstream.tenant.and_then(|t| self.tenants.get(t)) {
             let used = tenant.sessions > 0 || self.now.since(tenant.last_used) < limits.auth_ttl;
-            let others = tenant
-                .upstreams
-                .iter()
-                .any(|u| *u != id && self.upstreams[*u].stage == Stage::Ready);
+            let others =
+                tenant.upstreams.iter().any(|u| *u != id && self.upstreams[*u].stage == Stage::Ready);
             let waited_for = !tenant.waiting.is_empty() || !tenant.entering.is_empty();
             if waited_for || used && !others {
                 return;
@@ -304,8 +279,5 @@ fn half_beat(seconds: u16) -> Option<Duration> {
 
 /// Whether heartbeats go on in this phase.
 fn beats(phase: Phase) -> bool {
-    matches!(
-        phase,
-        Phase::Running | Phase::Leaving | Phase::Entering | Phase::Open
-    )
+    matches!(phase, Phase::Running | Phase::Leaving | Phase::Entering | Phase::Open)
 }

@@ -105,23 +105,11 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) enum Note {
     Plain,
-    Declare {
-        exclusive: bool,
-        passive: bool,
-        auto_delete: bool,
-    },
-    Delete {
-        name: Box<[u8]>,
-    },
-    Consume {
-        tag: Box<[u8]>,
-    },
-    Cancel {
-        tag: Box<[u8]>,
-    },
-    Get {
-        no_ack: bool,
-    },
+    Declare { exclusive: bool, passive: bool, auto_delete: bool },
+    Delete { name: Box<[u8]> },
+    Consume { tag: Box<[u8]> },
+    Cancel { tag: Box<[u8]> },
+    Get { no_ack: bool },
     Recover,
     TxSelect,
 }

@@ -70,10 +70,7 @@ impl<K: Copy> Wheel<K> {
     /// An empty wheel that starts at `now`.
     pub fn new(now: Time) -> Wheel<K> {
         Wheel {
-            levels: [Level {
-                used: 0,
-                heads: [NIL; SLOTS],
-            }; LEVELS],
+            levels: [Level { used: 0, heads: [NIL; SLOTS] }; LEVELS],
             nodes: Vec::new(),
             free: NIL,
             due: NIL,
@@ -86,11 +83,7 @@ impl<K: Copy> Wheel<K> {
 
     /// Has `key` come out of [`Wheel::expired`] at the first call at or after `at`, rounded up to a tick.
     pub fn schedule(&mut self, at: Time, key: K) {
-        let entry = Firing {
-            at,
-            order: self.scheduled,
-            key,
-        };
+        let entry = Firing { at, order: self.scheduled, key };
         self.scheduled += 1;
         self.len += 1;
         let node = self.allocate(entry);
@@ -104,8 +97,7 @@ impl<K: Copy> Wheel<K> {
         if self.due != NIL {
             return Some(Time(self.tick * TICK));
         }
-        self.next_slot()
-            .map(|(_, _, tick)| Time(tick.saturating_mul(TICK)))
+        self.next_slot().map(|(_, _, tick)| Time(tick.saturating_mul(TICK)))
     }
 
     /// Appends the keys whose time has come to `out`, in order. A `now` that lies before an earlier one
@@ -148,11 +140,7 @@ impl<K: Copy> Wheel<K> {
     /// The first used slot and the tick at which it begins. Levels are in order of time, and so are the slots
     /// of a level: all that are used lie ahead of the present one.
     fn next_slot(&self) -> Option<(usize, usize, u64)> {
-        let (number, level) = self
-            .levels
-            .iter()
-            .enumerate()
-            .find(|(_, level)| level.used != 0)?;
+        let (number, level) = self.levels.iter().enumerate().find(|(_, level)| level.used != 0)?;
         let slot = level.used.trailing_zeros();
         let shift = DIGIT * number as u32;
         let above = (self.tick >> shift) & !(SLOTS as u64 - 1);

@@ -11,18 +11,7 @@ fn fire<K: Copy>(wheel: &mut Wheel<K>, now: u64) -> Vec<K> {
 #[test]
 fn nothing_fires_early_and_all_within_a_tick() {
     for start in [0, 50, 99, 100, 6_399, 6_400, 123_456_789] {
-        for ahead in [
-            0,
-            1,
-            99,
-            100,
-            101,
-            6_300,
-            6_400,
-            409_600,
-            26_214_400,
-            10_000_000_000,
-        ] {
+        for ahead in [0, 1, 99, 100, 101, 6_300, 6_400, 409_600, 26_214_400, 10_000_000_000] {
             let mut wheel = Wheel::new(Time(start));
             let at = start + ahead;
             wheel.schedule(Time(at), ());
@@ -57,15 +46,7 @@ fn following_next_reaches_a_far_deadline_in_a_few_wakes() {
 #[test]
 fn keys_come_out_by_deadline_then_by_order_of_scheduling() {
     let mut wheel = Wheel::new(Time(0));
-    for (at, key) in [
-        (7_000, 'e'),
-        (130, 'b'),
-        (7_000, 'f'),
-        (110, 'a'),
-        (130, 'c'),
-        (900, 'd'),
-        (0, '0'),
-    ] {
+    for (at, key) in [(7_000, 'e'), (130, 'b'), (7_000, 'f'), (110, 'a'), (130, 'c'), (900, 'd'), (0, '0')] {
         wheel.schedule(Time(at), key);
     }
     assert_eq!(wheel.len(), 7);
