@@ -30,10 +30,7 @@ impl Client {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(ANSWER_WITHIN))?;
         socket.set_write_timeout(Some(ANSWER_WITHIN))?;
-        let mut client = Client {
-            reader: FrameReader::new(socket, buffer),
-            out: Vec::new(),
-        };
+        let mut client = Client { reader: FrameReader::new(socket, buffer), out: Vec::new() };
         client.handshake(properties).context("handshake")?;
         Ok(client)
     }
@@ -45,9 +42,7 @@ impl Client {
             other => bail!("expected connection.start, not {other:?}"),
         }
         self.send(&[Method::ConnectionStartOk(connection::StartOk {
-            client_properties: Table::from_encoded(properties)
-                .ok()
-                .context("client properties")?,
+            client_properties: Table::from_encoded(properties).ok().context("client properties")?,
             mechanism: b"PLAIN",
             response: b"\0guest\0guest",
             locale: b"en_US",
@@ -56,17 +51,9 @@ impl Client {
             Method::ConnectionTune(tune) => (tune.channel_max, tune.frame_max),
             other => bail!("expected connection.tune, not {other:?}"),
         };
-        let frame_max = if frame_max == 0 {
-            FRAME_MAX
-        } else {
-            frame_max.min(FRAME_MAX)
-        };
+        let frame_max = if frame_max == 0 { FRAME_MAX } else { frame_max.min(FRAME_MAX) };
         self.send(&[
-            Method::ConnectionTuneOk(connection::TuneOk {
-                channel_max,
-                frame_max,
-                heartbeat: 0,
-            }),
+            Method::ConnectionTuneOk(connection::TuneOk { channel_max, frame_max, heartbeat: 0 }),
             Method::ConnectionOpen(connection::Open { virtual_host: b"/" }),
         ])?;
         self.expect("connection.open-ok", |m| matches!(m, Method::ConnectionOpenOk))?;
@@ -107,20 +94,10 @@ impl Client {
     /// Sends `first` and closes channel and connection, each answer awaited. Gives the read buffer back.
     pub(crate) fn close(mut self, first: &[u8]) -> Result<Vec<u8>> {
         self.out.extend_from_slice(first);
-        let close = channel::Close {
-            reply_code: 200,
-            reply_text: b"bye",
-            class_id: 0,
-            method_id: 0,
-        };
+        let close = channel::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
         self.send_on(CHANNEL, &[Method::ChannelClose(close)])?;
         self.expect("channel.close-ok", |m| matches!(m, Method::ChannelCloseOk))?;
-        let close = connection::Close {
-            reply_code: 200,
-            reply_text: b"bye",
-            class_id: 0,
-            method_id: 0,
-        };
+        let close = connection::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
         self.send(&[Method::ConnectionClose(close)])?;
         self.expect("connection.close-ok", |m| matches!(m, Method::ConnectionCloseOk))?;
         Ok(self.reader.into_buffer())
@@ -148,10 +125,7 @@ impl Client {
     }
 
     fn expect(&mut self, wanted: &str, is_it: impl Fn(&Method<'_>) -> bool) -> Result<()> {
-        let (_, method) = self
-            .reader
-            .next_method()
-            .with_context(|| format!("waiting for {wanted}"))?;
+        let (_, method) = self.reader.next_method().with_context(|| format!("waiting for {wanted}"))?;
         if !is_it(&method) {
             bail!("expected {wanted}, not {method:?}");
         }
@@ -162,12 +136,8 @@ impl Client {
 /// Client properties as a well-behaved client announces them, encoded.
 pub(crate) fn properties() -> Vec<u8> {
     let mut capabilities = FieldTable::default();
-    for name in [
-        "authentication_failure_close",
-        "basic.nack",
-        "connection.blocked",
-        "consumer_cancel_notify",
-    ] {
+    for name in ["authentication_failure_close", "basic.nack", "connection.blocked", "consumer_cancel_notify"]
+    {
         capabilities.insert(name.into(), AMQPValue::Boolean(true));
     }
     let mut properties = FieldTable::default();

@@ -24,10 +24,5 @@ pub(crate) fn of_this_thread() -> u64 {
 
 /// The first of the three numbers: time on the CPU.
 fn read(schedstat: &Path) -> Option<u64> {
-    fs::read_to_string(schedstat)
-        .ok()?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    fs::read_to_string(schedstat).ok()?.split_whitespace().next()?.parse().ok()
 }

@@ -28,12 +28,7 @@ impl FrameReader {
         if buf.is_empty() {
             buf.resize(BUFFER_START, 0);
         }
-        FrameReader {
-            socket,
-            buf,
-            at: 0,
-            end: 0,
-        }
+        FrameReader { socket, buf, at: 0, end: 0 }
     }
 
     /// Gives the buffer back for the next connection.

@@ -21,10 +21,7 @@ impl Batch {
     /// As many copies of `message` as fill a batch, at least one.
     fn of(message: &[u8]) -> Self {
         let bytes = message.repeat((BATCH_BYTES / message.len()).max(1));
-        Batch {
-            bytes,
-            message_len: message.len(),
-        }
+        Batch { bytes, message_len: message.len() }
     }
 
     /// Publishes of `size` octets to the default exchange, transient, with no other property.
@@ -45,12 +42,7 @@ impl Batch {
 
 /// One publish.
 pub(crate) fn publish(channel: u16, size: usize) -> Vec<u8> {
-    let method = basic::Publish {
-        exchange: b"",
-        routing_key: QUEUE,
-        mandatory: false,
-        immediate: false,
-    };
+    let method = basic::Publish { exchange: b"", routing_key: QUEUE, mandatory: false, immediate: false };
     let mut out = Vec::new();
     Method::BasicPublish(method).write(channel, &mut out);
     content(channel, size, &mut out);
@@ -78,11 +70,7 @@ impl Deliveries {
         content(channel, size, &mut message);
         // Class and method, the consumer tag with its length, then the delivery tag.
         let tag_at = HEADER_LEN + 4 + 1 + consumer_tag.len();
-        Deliveries {
-            batch: Batch::of(&message),
-            tag_at,
-            next_tag: 1,
-        }
+        Deliveries { batch: Batch::of(&message), tag_at, next_tag: 1 }
     }
 
     /// Messages in a batch.
@@ -93,11 +81,7 @@ impl Deliveries {
     /// The next `messages` deliveries, numbered.
     pub(crate) fn next(&mut self, messages: usize) -> &[u8] {
         for i in 0..messages {
-            put_u64(
-                &mut self.batch.bytes,
-                i * self.batch.message_len + self.tag_at,
-                self.next_tag,
-            );
+            put_u64(&mut self.batch.bytes, i * self.batch.message_len + self.tag_at, self.next_tag);
             self.next_tag += 1;
         }
         self.batch.first(messages)
@@ -106,9 +90,6 @@ impl Deliveries {
 
 fn content(channel: u16, size: usize, out: &mut Vec<u8>) {
     // As few properties as clients send: the more of a message is body, the less a look at its frames weighs.
-    let properties = BasicProperties {
-        delivery_mode: Some(1),
-        ..BasicProperties::default()
-    };
+    let properties = BasicProperties { delivery_mode: Some(1), ..BasicProperties::default() };
     write_content(channel, &properties, &vec![b'x'; size], FRAME_MAX, out);
 }

@@ -134,15 +134,7 @@ impl Plan {
         };
         let ways = columns(&args.ways);
         let span = Duration::from_millis(span);
-        Ok(Plan {
-            work,
-            ways,
-            rounds,
-            span,
-            warren,
-            quick: args.quick,
-            save: args.save,
-        })
+        Ok(Plan { work, ways, rounds, span, warren, quick: args.quick, save: args.save })
     }
 }
 

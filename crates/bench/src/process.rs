@@ -20,10 +20,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self> {
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Process {
-            child,
-            name: name.to_owned(),
-        })
+        Ok(Process { child, name: name.to_owned() })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -68,11 +65,7 @@ impl Part {
         let mut process = Process::start(name, &mut command)?;
         let stdin = process.child.stdin.take();
         let stdout = process.child.stdout.take().context("no stdout")?;
-        Ok(Part {
-            process,
-            stdin,
-            stdout: BufReader::new(stdout),
-        })
+        Ok(Part { process, stdin, stdout: BufReader::new(stdout) })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -107,7 +100,5 @@ impl Part {
 
 /// A port that nobody listens on at the moment.
 pub(crate) fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port())
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -26,13 +26,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn median_of<'a>(series: impl IntoIterator<Item = &'a Series>, what: impl Fn(&Sample) -> f64) -> f64 {
-    median(
-        series
-            .into_iter()
-            .flat_map(|series| &series.samples)
-            .map(what)
-            .collect(),
-    )
+    median(series.into_iter().flat_map(|series| &series.samples).map(what).collect())
 }
 
 /// Prints the table.
@@ -48,10 +42,7 @@ pub(crate) fn print(plan: &Plan, all: &[Series]) {
     }
     println!("{:>18}", "Warren / HAProxy");
     for work in &plan.work {
-        let row: Vec<&Series> = all
-            .iter()
-            .filter(|series| series.work.name == work.name)
-            .collect();
+        let row: Vec<&Series> = all.iter().filter(|series| series.work.name == work.name).collect();
         print!("{:34}", format!("{} ({}s/s)", work.name, work.unit));
         for series in &row {
             print!("{:>16}", rate(median_of([*series], |s| s.per_second)));
@@ -73,20 +64,9 @@ pub(crate) fn print(plan: &Plan, all: &[Series]) {
 
 /// Warren's median over that of all HAProxy samples.
 fn ratio(plan: &Plan, row: &[&Series], what: impl Fn(&Sample) -> f64 + Copy) -> String {
-    let of = |kind| {
-        median_of(
-            row.iter()
-                .copied()
-                .filter(|series| plan.ways[series.way].0 == kind),
-            what,
-        )
-    };
+    let of = |kind| median_of(row.iter().copied().filter(|series| plan.ways[series.way].0 == kind), what);
     let ratio = of(Kind::Warren) / of(Kind::Haproxy);
-    if ratio.is_finite() {
-        format!("{ratio:.2}")
-    } else {
-        String::new()
-    }
+    if ratio.is_finite() { format!("{ratio:.2}") } else { String::new() }
 }
 
 fn rate(per_second: f64) -> String {
@@ -146,14 +126,8 @@ fn json(plan: &Plan, all: &[Series]) -> Result<String> {
 
 /// The commit that was measured, with a mark when there are changes beside it.
 fn commit() -> String {
-    let git = Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=10"])
-        .output();
-    git.ok()
-        .and_then(|out| String::from_utf8(out.stdout).ok())
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    let git = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=10"]).output();
+    git.ok().and_then(|out| String::from_utf8(out.stdout).ok()).unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]

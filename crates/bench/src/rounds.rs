@@ -35,21 +35,12 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let mut all = Vec::new();
     for work in &plan.work {
         let counts = bench.rates(work, plan.span)?;
-        let mut series: Vec<Series> = (0..counts.len())
-            .map(|way| Series {
-                work: *work,
-                way,
-                samples: Vec::new(),
-            })
-            .collect();
+        let mut series: Vec<Series> =
+            (0..counts.len()).map(|way| Series { work: *work, way, samples: Vec::new() }).collect();
         for round in 0..plan.rounds {
             for turn in 0..counts.len() {
                 // There and back: nobody always comes after the same neighbour.
-                let way = if round % 2 == 0 {
-                    turn
-                } else {
-                    counts.len() - 1 - turn
-                };
+                let way = if round % 2 == 0 { turn } else { counts.len() - 1 - turn };
                 series[way].samples.push(bench.measure(work, way, counts[way])?);
             }
         }
@@ -62,10 +53,10 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// The broker and all ways to it.
+/// The broker and all ways to it. The ways end first: none shall see its broker die.
 struct Bench {
-    broker: Part,
     ways: Vec<Way>,
+    broker: Part,
     runs: u64,
 }
 
@@ -78,11 +69,7 @@ impl Bench {
             .iter()
             .map(|(kind, label)| Way::open(*kind, label, port, &plan.warren))
             .collect::<Result<_>>()?;
-        Ok(Bench {
-            broker,
-            ways,
-            runs: 0,
-        })
+        Ok(Bench { broker, ways, runs: 0 })
     }
 
     /// How much each client has to do on each way, so that it takes about `span`.
@@ -98,8 +85,7 @@ impl Bench {
 
     fn measure(&mut self, work: &Work, way: usize, count: u64) -> Result<Sample> {
         let label = self.ways[way].label;
-        self.sample(work, way, count)
-            .with_context(|| format!("{}, {label}", work.name))
+        self.sample(work, way, count).with_context(|| format!("{}, {label}", work.name))
     }
 
     fn sample(&mut self, work: &Work, way: usize, count: u64) -> Result<Sample> {
@@ -149,13 +135,8 @@ fn load_args(work: &Work, port: u16, count: u64, run: u64) -> Vec<String> {
         ("--clients", work.clients.to_string()),
         ("--id", run.to_string()),
     ];
-    let options = options
-        .into_iter()
-        .flat_map(|(name, value)| [name.to_owned(), value]);
-    ["load".to_owned(), job.to_owned()]
-        .into_iter()
-        .chain(options)
-        .collect()
+    let options = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+    ["load".to_owned(), job.to_owned()].into_iter().chain(options).collect()
 }
 
 /// What the broker has taken in until now.
@@ -180,8 +161,6 @@ impl Taken {
 }
 
 fn number(words: &[String], at: usize) -> Result<u64> {
-    let word = words
-        .get(at)
-        .with_context(|| format!("no word {at} in {words:?}"))?;
+    let word = words.get(at).with_context(|| format!("no word {at} in {words:?}"))?;
     word.parse().with_context(|| format!("not a number: {word}"))
 }

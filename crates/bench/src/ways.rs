@@ -35,12 +35,7 @@ impl Way {
     /// Opens a way to the broker at `broker`.
     pub(crate) fn open(kind: Kind, label: &'static str, broker: u16, warren: &PathBuf) -> Result<Self> {
         if kind == Kind::None {
-            return Ok(Way {
-                label,
-                port: broker,
-                process: None,
-                _files: None,
-            });
+            return Ok(Way { label, port: broker, process: None, _files: None });
         }
         let port = free_port()?;
         let (mut process, files) = match kind {
@@ -48,19 +43,12 @@ impl Way {
             _ => (start_warren(warren, port, broker)?, None),
         };
         process.wait_for_port(port)?;
-        Ok(Way {
-            label,
-            port,
-            process: Some(process),
-            _files: files,
-        })
+        Ok(Way { label, port, process: Some(process), _files: files })
     }
 
     /// CPU time of the proxy until now, in nanoseconds; 0 without one.
     pub(crate) fn cpu(&self) -> Result<u64> {
-        self.process
-            .as_ref()
-            .map_or(Ok(0), |process| cpu::of_process(process.pid()))
+        self.process.as_ref().map_or(Ok(0), |process| cpu::of_process(process.pid()))
     }
 }
 
@@ -86,25 +74,16 @@ fn start_warren(binary: &PathBuf, port: u16, broker: u16) -> Result<Process> {
     let http_port = free_port()?;
     let mut command = Command::new(binary);
     command
-        .args([
-            "--listen",
-            "127.0.0.1",
-            "--port",
-            &port.to_string(),
-            "--http-port",
-            &http_port.to_string(),
-        ])
+        .args(["--listen", "127.0.0.1", "--port", &port.to_string(), "--http-port", &http_port.to_string()])
         // Upstream connections last through a whole run, as they do under steady load.
         .args(["--workers", "1", "-t", "600"])
         .arg(format!("amqp://127.0.0.1:{broker}"))
+        // Its informational lines would stand between ours.
+        .env("RUST_LOG", "error")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    Process::start("warren", &mut command).with_context(|| {
-        format!(
-            "build it first: cargo build --release -p warren ({})",
-            binary.display()
-        )
-    })
+    Process::start("warren", &mut command)
+        .with_context(|| format!("build it first: cargo build --release -p warren ({})", binary.display()))
 }
 
 /// Builds Warren as this program was built, and says where it is.

@@ -20,12 +20,7 @@ impl Consumer {
     pub(super) fn new(args: &Args, number: usize) -> Result<Self> {
         let client = Client::connect(args.port, &client::properties(), Vec::new())?;
         let queue = queue_name(args.size, args.count, &format!("{}-{number}", args.id));
-        Ok(Consumer {
-            client,
-            queue,
-            messages: args.count,
-            body_octets: args.count * args.size as u64,
-        })
+        Ok(Consumer { client, queue, messages: args.count, body_octets: args.count * args.size as u64 })
     }
 }
 
@@ -65,10 +60,7 @@ impl Worker for Consumer {
 /// The delivery tag comes after class, method, and the consumer tag with its length.
 fn delivery_tag(payload: &[u8]) -> Result<u64> {
     if method_id(payload) != Some(basic::DELIVER) {
-        bail!(
-            "expected basic.deliver, not {:?}",
-            warren_wire::method::Method::parse(payload)
-        );
+        bail!("expected basic.deliver, not {:?}", warren_wire::method::Method::parse(payload));
     }
     let tag_len = payload.get(4).context("a delivery of four octets")?;
     Ok(get_u64(payload, 5 + usize::from(*tag_len)))

@@ -31,9 +31,7 @@ impl Worker for Cycler {
         for cycle in 0..self.cycles {
             let client = Client::connect(self.port, &self.properties, buffer)
                 .with_context(|| format!("cycle {cycle}"))?;
-            buffer = client
-                .close(&self.publish)
-                .with_context(|| format!("cycle {cycle}"))?;
+            buffer = client.close(&self.publish).with_context(|| format!("cycle {cycle}"))?;
         }
         Ok(())
     }

@@ -16,11 +16,7 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(args: &Args) -> Result<Self> {
         let client = Client::connect(args.port, &client::properties(), Vec::new())?;
-        Ok(Publisher {
-            client,
-            batch: Batch::publishes(CHANNEL, args.size),
-            left: args.count,
-        })
+        Ok(Publisher { client, batch: Batch::publishes(CHANNEL, args.size), left: args.count })
     }
 }
 

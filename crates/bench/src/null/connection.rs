@@ -3,7 +3,6 @@
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use amq_protocol_types::{AMQPValue, FieldTable};
@@ -18,7 +17,7 @@ use warren_wire::table::{Table, encode_table};
 use crate::frames::{FRAME_MAX, FrameReader};
 
 use super::Broker;
-use super::consumer::{self, Consumer, Writer};
+use super::consumer::{Consumer, Writer};
 
 /// RabbitMQ's default.
 const CHANNEL_MAX: u16 = 2047;
@@ -31,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(super) fn serve(socket: TcpStream, broker: &Broker) -> Result<()> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(SILENCE))?;
-    let writer = Arc::new(Mutex::new(socket.try_clone()?));
+    let writer = Writer::new(socket.try_clone()?);
     let mut reader = FrameReader::new(socket, Vec::new());
     match reader.take()? {
         None => return Ok(()), // somebody only looked whether we listen
@@ -39,13 +38,7 @@ pub(super) fn serve(socket: TcpStream, broker: &Broker) -> Result<()> {
         other => bail!("not a protocol header: {other:?}"),
     }
     broker.counts.connections.fetch_add(1, Ordering::SeqCst);
-    let mut connection = Connection {
-        broker,
-        writer,
-        channels: Vec::new(),
-        out: Vec::new(),
-        closed: false,
-    };
+    let mut connection = Connection { broker, writer, channels: Vec::new(), out: Vec::new(), closed: false };
     connection.start();
     while !connection.closed {
         match reader.fill() {
@@ -149,14 +142,8 @@ impl Connection<'_> {
     }
 
     fn count(&mut self, publishes: &mut u64, body_octets: &mut u64) {
-        self.broker
-            .counts
-            .publishes
-            .fetch_add(std::mem::take(publishes), Ordering::SeqCst);
-        self.broker
-            .counts
-            .body_octets
-            .fetch_add(std::mem::take(body_octets), Ordering::SeqCst);
+        self.broker.counts.publishes.fetch_add(std::mem::take(publishes), Ordering::SeqCst);
+        self.broker.counts.body_octets.fetch_add(std::mem::take(body_octets), Ordering::SeqCst);
     }
 
     /// One confirm for all that came on each channel.
@@ -164,10 +151,7 @@ impl Connection<'_> {
         for (number, channel) in self.channels.iter_mut().enumerate() {
             if channel.confirm && channel.confirmed < channel.published {
                 channel.confirmed = channel.published;
-                let ack = basic::Ack {
-                    delivery_tag: channel.published,
-                    multiple: true,
-                };
+                let ack = basic::Ack { delivery_tag: channel.published, multiple: true };
                 Method::BasicAck(ack).write(number as u16, &mut self.out);
             }
         }
@@ -186,7 +170,7 @@ impl Connection<'_> {
 
     fn flush(&mut self) {
         if !self.out.is_empty() {
-            consumer::write(&self.writer, &self.out);
+            self.writer.answer(&self.out);
             self.out.clear();
         }
     }
@@ -198,11 +182,8 @@ impl Connection<'_> {
         let number = frame.channel;
         match Method::parse(payload)? {
             Method::ConnectionStartOk(_) => {
-                let tune = connection::Tune {
-                    channel_max: CHANNEL_MAX,
-                    frame_max: FRAME_MAX,
-                    heartbeat: HEARTBEAT,
-                };
+                let tune =
+                    connection::Tune { channel_max: CHANNEL_MAX, frame_max: FRAME_MAX, heartbeat: HEARTBEAT };
                 self.answer(0, Method::ConnectionTune(tune));
             }
             Method::ConnectionOpen(_) => self.answer(0, Method::ConnectionOpenOk),
@@ -217,10 +198,7 @@ impl Connection<'_> {
                 self.answer(number, Method::ChannelCloseOk);
             }
             Method::ChannelFlow(flow) => {
-                self.answer(
-                    number,
-                    Method::ChannelFlowOk(channel::FlowOk { active: flow.active }),
-                );
+                self.answer(number, Method::ChannelFlowOk(channel::FlowOk { active: flow.active }));
             }
             Method::ConfirmSelect(select) => {
                 self.channel(number)?.confirm = true;
@@ -230,12 +208,8 @@ impl Connection<'_> {
             }
             Method::BasicConsume(consume) => self.consume(number, &consume)?,
             Method::BasicCancel(cancel) => {
-                self.channel(number)?
-                    .consumers
-                    .retain(|consumer| consumer.tag != cancel.consumer_tag);
-                let ok = basic::CancelOk {
-                    consumer_tag: cancel.consumer_tag,
-                };
+                self.channel(number)?.consumers.retain(|consumer| consumer.tag != cancel.consumer_tag);
+                let ok = basic::CancelOk { consumer_tag: cancel.consumer_tag };
                 self.answer(number, Method::BasicCancelOk(ok));
             }
             other => self.yes(number, &other),
@@ -247,11 +221,7 @@ impl Connection<'_> {
     fn yes(&mut self, number: u16, method: &Method<'_>) {
         let answer = match *method {
             Method::QueueDeclare(q) if !q.no_wait => {
-                let ok = queue::DeclareOk {
-                    queue: q.queue,
-                    message_count: 0,
-                    consumer_count: 0,
-                };
+                let ok = queue::DeclareOk { queue: q.queue, message_count: 0, consumer_count: 0 };
                 Method::QueueDeclareOk(ok)
             }
             Method::QueueBind(q) if !q.no_wait => Method::QueueBindOk,
@@ -291,11 +261,8 @@ impl Connection<'_> {
 
     fn consume(&mut self, number: u16, consume: &basic::Consume<'_>) -> Result<()> {
         let made = format!("ctag-{}", self.channel(number)?.consumers.len());
-        let consumer_tag = if consume.consumer_tag.is_empty() {
-            made.as_bytes()
-        } else {
-            consume.consumer_tag
-        };
+        let consumer_tag =
+            if consume.consumer_tag.is_empty() { made.as_bytes() } else { consume.consumer_tag };
         if !consume.no_wait {
             let ok = basic::ConsumeOk { consumer_tag };
             self.answer(number, Method::BasicConsumeOk(ok));
@@ -326,11 +293,7 @@ fn server_properties() -> Vec<u8> {
         capabilities.insert(name.into(), AMQPValue::Boolean(true));
     }
     let mut properties = FieldTable::default();
-    for (name, value) in [
-        ("product", "RabbitMQ"),
-        ("version", "3.10.8"),
-        ("platform", "null broker"),
-    ] {
+    for (name, value) in [("product", "RabbitMQ"), ("version", "3.10.8"), ("platform", "null broker")] {
         properties.insert(name.into(), AMQPValue::LongString(value.into()));
     }
     properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));

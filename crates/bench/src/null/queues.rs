@@ -18,9 +18,7 @@ impl Queue {
         let most = most as u64;
         let before = self
             .left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                Some(left.saturating_sub(most))
-            })
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(most)))
             .unwrap_or(0);
         before.min(most) as usize
     }
@@ -49,10 +47,7 @@ pub(crate) fn queue_name(size: usize, count: u64, id: &str) -> String {
 }
 
 fn parse(name: &[u8]) -> Option<(usize, u64)> {
-    let mut parts = std::str::from_utf8(name)
-        .ok()?
-        .strip_prefix("bench-")?
-        .splitn(3, '-');
+    let mut parts = std::str::from_utf8(name).ok()?.strip_prefix("bench-")?.splitn(3, '-');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
@@ -73,13 +68,7 @@ mod tests {
     #[test]
     fn other_names_have_no_messages() {
         let queues = Queues::default();
-        for name in [
-            "",
-            "bench-publish",
-            "bench-16",
-            "bench--1-x",
-            "amq.rabbitmq.reply-to",
-        ] {
+        for name in ["", "bench-publish", "bench-16", "bench--1-x", "amq.rabbitmq.reply-to"] {
             assert!(queues.find(name.as_bytes()).is_none(), "{name}");
         }
     }
