@@ -7,6 +7,7 @@ use warren_wire::frame::{
 };
 use warren_wire::method::basic;
 
+use crate::api::Link;
 use crate::channel::{Content, Mode};
 use crate::client::Flow;
 use crate::engine::Engine;
@@ -24,6 +25,12 @@ impl Engine {
     /// A publish that is complete in the buffer: rewritten in place and passed as one run.
     #[inline]
     pub(crate) fn publish_run(&mut self, id: ChannelId, buf: &mut [u8], method: &Frame) -> Option<usize> {
+        let channel = self.channels.get(id)?;
+        if channel.assembly.is_some() && channel.content == Content::None {
+            // The publish before this one was assembled and is complete: it goes first.
+            let source = Link::Session(channel.session);
+            self.commit(source, buf);
+        }
         let channel = self.channels.get_mut(id)?;
         let up = channel.current?;
         let state = self.up_channels.get_mut(up)?;
