@@ -31,9 +31,7 @@ impl Client {
             Client::Pika => {
                 needs(&project.join(".deps/python/pika"));
                 let mut command = Command::new("python3");
-                command
-                    .env("PYTHONPATH", project.join(".deps/python"))
-                    .env("PYTHONDONTWRITEBYTECODE", "1");
+                command.env("PYTHONPATH", project.join(".deps/python")).env("PYTHONDONTWRITEBYTECODE", "1");
                 command.arg("-u").arg(scripts.join("pika/client.py"));
                 command
             }
@@ -55,31 +53,16 @@ impl Client {
 }
 
 fn needs(path: &Path) {
-    assert!(
-        path.exists(),
-        "{} is not there; `make deps` installs what the tests need",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not there; `make deps` installs what the tests need", path.display());
 }
 
 /// Runs a client's job on a virtual host and gives its report, step by step. A client that fails, fails the test.
 pub fn run(client: Client, address: SocketAddr, vhost: &str) -> Vec<Value> {
     let mut command = client.command();
-    command.args([
-        address.ip().to_string(),
-        address.port().to_string(),
-        vhost.to_owned(),
-    ]);
+    command.args([address.ip().to_string(), address.port().to_string(), vhost.to_owned()]);
     let output = finish(command, client);
-    let (stdout, stderr) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success(),
-        "{client:?} ended with {}\n{stdout}\n{stderr}",
-        output.status
-    );
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{client:?} ended with {}\n{stdout}\n{stderr}", output.status);
     let parse = |line: &str| {
         serde_json::from_str(line)
             .unwrap_or_else(|e| panic!("{client:?} wrote {line:?}, which is no JSON: {e}"))
@@ -88,13 +71,9 @@ pub fn run(client: Client, address: SocketAddr, vhost: &str) -> Vec<Value> {
 }
 
 fn finish(mut command: Command, client: Client) -> Output {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let child = command
-        .spawn()
-        .unwrap_or_else(|e| panic!("starting {client:?}: {e}; `make deps` installs it"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child =
+        command.spawn().unwrap_or_else(|e| panic!("starting {client:?}: {e}; `make deps` installs it"));
     let started = Instant::now();
     let reaper = Reaper::of(child.id());
     // The pipes must be read while it runs, so a thread waits for it and the reaper ends one that hangs.
@@ -107,13 +86,7 @@ fn finish(mut command: Command, client: Client) -> Output {
     if receiver.recv_timeout(DONE_WITHIN).is_err() {
         reaper.kill_now();
     }
-    let output = waiter
-        .join()
-        .expect("the waiting thread does not panic")
-        .expect("our own process");
-    assert!(
-        started.elapsed() < DONE_WITHIN,
-        "{client:?} did not end within {DONE_WITHIN:?}: {output:?}"
-    );
+    let output = waiter.join().expect("the waiting thread does not panic").expect("our own process");
+    assert!(started.elapsed() < DONE_WITHIN, "{client:?} did not end within {DONE_WITHIN:?}: {output:?}");
     output
 }

@@ -29,20 +29,11 @@ use std::path::PathBuf;
 pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// The folder of the whole project, where `.deps` and `tests/clients` are.
 pub fn project_folder() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors()
-        .nth(2)
-        .expect("the crate lies in crates/testkit of the project")
-        .to_path_buf()
+    here.ancestors().nth(2).expect("the crate lies in crates/testkit of the project").to_path_buf()
 }

@@ -107,9 +107,7 @@ impl Peer {
     pub fn send(&mut self, channel: u16, method: &Method<'_>) {
         self.out.clear();
         method.write(channel, &mut self.out);
-        self.stream
-            .write_all(&self.out)
-            .expect("writing to the connection");
+        self.stream.write_all(&self.out).expect("writing to the connection");
     }
 
     /// Sends a heartbeat.
@@ -138,10 +136,9 @@ impl Peer {
     pub fn next(&mut self, channel: u16) -> Incoming {
         match self.try_next(channel, PATIENCE) {
             Ok(Some(frame)) => frame,
-            Ok(None) => panic!(
-                "nothing came on channel {channel} in {PATIENCE:?}; elsewhere: {:?}",
-                self.kept
-            ),
+            Ok(None) => {
+                panic!("nothing came on channel {channel} in {PATIENCE:?}; elsewhere: {:?}", self.kept)
+            }
             Err(end) => panic!("the connection ended while channel {channel} waited for a frame: {end:?}"),
         }
     }
@@ -150,10 +147,7 @@ impl Peer {
     pub fn expect(&mut self, channel: u16, id: MethodId) -> Incoming {
         let frame = self.next(channel);
         let name = warren_wire::method::name(id).unwrap_or("a method without a name");
-        assert!(
-            frame.is(id),
-            "expected {name} on channel {channel}, got {frame:?}"
-        );
+        assert!(frame.is(id), "expected {name} on channel {channel}, got {frame:?}");
         frame
     }
 
@@ -182,12 +176,7 @@ impl Peer {
     /// How the connection ends, within a time.
     pub fn expect_end(&mut self, within: Duration) -> End {
         let end = self.end_within(within);
-        end.unwrap_or_else(|| {
-            panic!(
-                "the connection did not end within {within:?}; got {:?}",
-                self.kept
-            )
-        })
+        end.unwrap_or_else(|| panic!("the connection did not end within {within:?}; got {:?}", self.kept))
     }
 
     /// How the connection ended, if it did within a time. Frames are kept.
@@ -211,9 +200,7 @@ impl Peer {
 
     /// After connection.close: waits for the other side to close the socket as well.
     pub fn expect_socket_closed(&mut self) {
-        self.stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a time that is not zero");
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a time that is not zero");
         let mut rest = [0; 4096];
         loop {
             match self.stream.read(&mut rest) {
@@ -227,9 +214,7 @@ impl Peer {
 
     /// Says that nothing more will be sent, and keeps reading.
     pub fn finish_writing(&mut self) {
-        self.stream
-            .shutdown(std::net::Shutdown::Write)
-            .expect("the socket is open");
+        self.stream.shutdown(std::net::Shutdown::Write).expect("the socket is open");
     }
 
     /// Ends the connection with a reset instead of an orderly end of the stream.
@@ -242,9 +227,7 @@ impl Peer {
     pub fn into_process(self) -> std::process::Child {
         let mut command = std::process::Command::new("sleep");
         command.arg("600").stdin(std::os::fd::OwnedFd::from(self.stream));
-        command
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         command.spawn().expect("sleep starts")
     }
 
@@ -254,9 +237,7 @@ impl Peer {
         if left.is_zero() {
             return false;
         }
-        self.stream
-            .set_read_timeout(Some(left))
-            .expect("a time that is not zero");
+        self.stream.set_read_timeout(Some(left)).expect("a time that is not zero");
         self.buffer.drain(..self.at);
         self.at = 0;
         let old = self.buffer.len();
@@ -287,11 +268,7 @@ impl Peer {
                 continue;
             }
             let payload = frame.payload(&self.buffer).to_vec();
-            let frame = Incoming {
-                kind: frame.kind,
-                channel: frame.channel,
-                payload,
-            };
+            let frame = Incoming { kind: frame.kind, channel: frame.channel, payload };
             if frame.channel == 0 && frame.is(connection::CLOSE) {
                 let closed = frame.closed().expect("the method is a close");
                 self.end = Some(End::Closed(closed));

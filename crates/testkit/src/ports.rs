@@ -14,9 +14,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// 17,000 were given out). Test processes that run at the same time start at different places.
 pub(crate) fn free() -> u16 {
     let width = RANGE.end - RANGE.start;
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.subsec_nanos());
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
     let start = (std::process::id().wrapping_mul(211)).wrapping_add(nanos / 1000 * 7) % width;
     // Only the first caller's start counts: later ones go on from there.
     let _ = NEXT.compare_exchange(0, start + 1, Ordering::Relaxed, Ordering::Relaxed);

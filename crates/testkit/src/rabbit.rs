@@ -23,10 +23,8 @@ use std::time::{Duration, Instant};
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// The server's own start script. The one on the path of Debian changes to another user and to fixed folders.
-const SERVERS: [&str; 2] = [
-    "/usr/lib/rabbitmq/bin/rabbitmq-server",
-    "/usr/local/lib/rabbitmq/bin/rabbitmq-server",
-];
+const SERVERS: [&str; 2] =
+    ["/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/lib/rabbitmq/bin/rabbitmq-server"];
 
 /// What a node can be given beyond the defaults.
 #[derive(Clone, Debug, Default)]
@@ -65,24 +63,15 @@ impl Rabbit {
     pub fn start_with(options: &Options) -> Rabbit {
         let server = SERVERS.iter().find(|s| Path::new(s).exists());
         let server = server.expect("RabbitMQ is not installed; `make deps` installs what the tests need");
-        let folder = tempfile::Builder::new()
-            .prefix("warren-rabbit-")
-            .tempdir()
-            .expect("a temporary folder")
-            .keep();
+        let folder =
+            tempfile::Builder::new().prefix("warren-rabbit-").tempdir().expect("a temporary folder").keep();
         let port = options.port.unwrap_or_else(ports::free);
         let admin_port = ports::free();
         let cookie = format!("W{}N{admin_port}", std::process::id());
         write_files(&folder, admin_port, &cookie, &options.configuration);
         let keeper = Keeper::start(server, &folder, port);
-        let rabbit = Rabbit {
-            folder,
-            port,
-            admin_port,
-            cookie,
-            admin: Mutex::new(None),
-            keeper: Mutex::new(keeper),
-        };
+        let rabbit =
+            Rabbit { folder, port, admin_port, cookie, admin: Mutex::new(None), keeper: Mutex::new(keeper) };
         rabbit.tell_keeper("start");
         rabbit.wait_ready();
         rabbit
@@ -106,20 +95,12 @@ impl Rabbit {
     }
 
     fn try_eval(&self, expressions: &str) -> Result<String, String> {
-        let mut admin = self
-            .admin
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut admin = self.admin.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if admin.is_none() {
             *admin = Some(Admin::connect(self.admin_port, &self.cookie).map_err(|e| e.to_string())?);
         }
-        let answer = admin
-            .as_mut()
-            .map_or(Err("not connected".to_owned()), |a| a.eval(expressions));
-        if answer
-            .as_ref()
-            .is_err_and(|e| e.starts_with("the node does not answer"))
-        {
+        let answer = admin.as_mut().map_or(Err("not connected".to_owned()), |a| a.eval(expressions));
+        if answer.as_ref().is_err_and(|e| e.starts_with("the node does not answer")) {
             *admin = None;
         }
         answer
@@ -159,10 +140,7 @@ impl Rabbit {
     }
 
     fn tell_keeper(&self, command: &str) {
-        let mut keeper = self
-            .keeper
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut keeper = self.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         keeper.tell(command);
     }
 
@@ -196,10 +174,7 @@ impl Drop for Rabbit {
         if std::thread::panicking() {
             eprintln!("{}", self.log());
         }
-        let keeper = self
-            .keeper
-            .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let keeper = self.keeper.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         keeper.commands = None; // the shell reads the end of its input and cleans up
         let _ = keeper.shell.wait();
     }
@@ -214,18 +189,11 @@ impl Keeper {
         // A signal to the terminal's group must reach neither the shell nor the node: both end after us.
         command.process_group(0);
         set_environment(&mut command, folder, epmd_port, port);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut shell = command.spawn().expect("sh starts");
         let commands = shell.stdin.take();
         let answers = BufReader::new(shell.stdout.take().expect("standard output is a pipe"));
-        Keeper {
-            shell,
-            commands,
-            answers,
-        }
+        Keeper { shell, commands, answers }
     }
 
     fn tell(&mut self, command: &str) {
@@ -233,10 +201,7 @@ impl Keeper {
         writeln!(pipe, "{command}").expect("the keeper reads");
         let mut answer = String::new();
         self.answers.read_line(&mut answer).expect("the keeper answers");
-        assert_eq!(
-            answer, "ok\n",
-            "the keeper of RabbitMQ did not carry out {command:?}"
-        );
+        assert_eq!(answer, "ok\n", "the keeper of RabbitMQ did not carry out {command:?}");
     }
 }
 
@@ -257,39 +222,21 @@ fn write_files(folder: &Path, admin_port: u16, cookie: &str, configuration: &str
 fn set_environment(command: &mut Command, folder: &Path, epmd_port: u16, port: u16) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["RABBITMQ", "ERL_", "NOTIFY_SOCKET"]
-            .iter()
-            .any(|p| text.starts_with(p))
-        {
+        if ["RABBITMQ", "ERL_", "NOTIFY_SOCKET"].iter().any(|p| text.starts_with(p)) {
             command.env_remove(&name);
         }
     }
     let dist_port = ports::free();
     let at = |name: &str| folder.join(name).into_os_string();
-    command
-        .env("HOME", folder)
-        .env("LC_ALL", "C.UTF-8")
-        .env("PATH", path_with_sbin());
-    command
-        .env("ERL_EPMD_PORT", epmd_port.to_string())
-        .env("ERL_EPMD_ADDRESS", "127.0.0.1");
+    command.env("HOME", folder).env("LC_ALL", "C.UTF-8").env("PATH", path_with_sbin());
+    command.env("ERL_EPMD_PORT", epmd_port.to_string()).env("ERL_EPMD_ADDRESS", "127.0.0.1");
     command.env("RABBITMQ_NODENAME", format!("warren{port}@localhost"));
-    command
-        .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODE_PORT", port.to_string());
+    command.env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1").env("RABBITMQ_NODE_PORT", port.to_string());
     command.env("RABBITMQ_DIST_PORT", dist_port.to_string());
-    command
-        .env("RABBITMQ_BASE", folder)
-        .env("RABBITMQ_MNESIA_BASE", at("data"));
-    command
-        .env("RABBITMQ_MNESIA_DIR", at("data/node"))
-        .env("RABBITMQ_LOG_BASE", folder);
-    command
-        .env("RABBITMQ_LOGS", at("rabbit.log"))
-        .env("RABBITMQ_PID_FILE", at("pid"));
-    command
-        .env("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf"))
-        .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+    command.env("RABBITMQ_BASE", folder).env("RABBITMQ_MNESIA_BASE", at("data"));
+    command.env("RABBITMQ_MNESIA_DIR", at("data/node")).env("RABBITMQ_LOG_BASE", folder);
+    command.env("RABBITMQ_LOGS", at("rabbit.log")).env("RABBITMQ_PID_FILE", at("pid"));
+    command.env("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf")).env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
     command.env("RABBITMQ_ENABLED_PLUGINS_FILE", at("enabled_plugins"));
     // Busy waiting of idle schedulers would take the processor from what is measured; the port mapper is ours.
     let admin = folder.join("admin.erl");
@@ -304,10 +251,7 @@ fn set_environment(command: &mut Command, folder: &Path, epmd_port: u16, port: u
 
 /// `epmd` and `erl` are looked for on the path, which cron and CI runners may give without the sbin folders.
 fn path_with_sbin() -> String {
-    format!(
-        "{}:/usr/sbin:/usr/bin:/sbin:/bin",
-        std::env::var("PATH").unwrap_or_default()
-    )
+    format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", std::env::var("PATH").unwrap_or_default())
 }
 
 /// Whether a connect is answered with connection.start.

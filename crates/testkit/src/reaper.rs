@@ -12,12 +12,7 @@ impl Reaper {
     /// Watches over the process `pid`, which is ours.
     pub(crate) fn of(pid: u32) -> Reaper {
         let shell = Command::new("sh")
-            .args([
-                "-c",
-                "trap '' INT TERM HUP; read -r line; kill -9 \"$1\"",
-                "reaper",
-                &pid.to_string(),
-            ])
+            .args(["-c", "trap '' INT TERM HUP; read -r line; kill -9 \"$1\"", "reaper", &pid.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

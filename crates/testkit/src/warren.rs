@@ -35,40 +35,20 @@ impl Warren {
 
     /// Starts one in front of whatever listens on a port of the loopback address, now or later, with arguments.
     pub fn start_with(broker_port: u16, arguments: &[&str]) -> Warren {
-        let folder = tempfile::Builder::new()
-            .prefix("warren-proxy-")
-            .tempdir()
-            .expect("a temporary folder");
+        let folder = tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("log")).expect("an own folder");
         let (port, http_port) = (ports::free(), ports::free());
         let mut command = Command::new(binary());
-        command.args([
-            "-l",
-            "127.0.0.1",
-            "-p",
-            &port.to_string(),
-            "-b",
-            &http_port.to_string(),
-        ]);
+        command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-b", &http_port.to_string()]);
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "1"]);
         }
-        command
-            .args(arguments)
-            .arg(format!("amqp://127.0.0.1:{broker_port}"));
+        command.args(arguments).arg(format!("amqp://127.0.0.1:{broker_port}"));
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
-        let process = command
-            .spawn()
-            .unwrap_or_else(|e| panic!("starting {}: {e}", binary().display()));
+        let process = command.spawn().unwrap_or_else(|e| panic!("starting {}: {e}", binary().display()));
         let reaper = Some(Reaper::of(process.id()));
-        let mut warren = Warren {
-            process,
-            reaper,
-            port,
-            http_port,
-            folder,
-        };
+        let mut warren = Warren { process, reaper, port, http_port, folder };
         warren.wait_ready();
         warren
     }
@@ -97,17 +77,11 @@ impl Warren {
     pub fn http_get(&self, path: &str) -> std::io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http_port))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n"
-        )?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        let body = answer
-            .split_once("\r\n\r\n")
-            .map_or("", |(_, body)| body)
-            .to_owned();
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
         Ok((status, body))
     }
 
@@ -155,10 +129,7 @@ impl Warren {
                 self.reaper = None;
                 return status;
             }
-            assert!(
-                Instant::now() < deadline,
-                "Warren did not end within {STOP_WITHIN:?}"
-            );
+            assert!(Instant::now() < deadline, "Warren did not end within {STOP_WITHIN:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -181,10 +152,7 @@ impl Warren {
                 self.reaper = None;
                 panic!("Warren ended at once, with {status}");
             }
-            assert!(
-                Instant::now() < deadline,
-                "Warren did not open its ports within {READY_WITHIN:?}"
-            );
+            assert!(Instant::now() < deadline, "Warren did not open its ports within {READY_WITHIN:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -221,10 +189,7 @@ fn binary() -> &'static PathBuf {
         let test = std::env::current_exe().expect("a test is a program");
         let profile_folder = test.ancestors().nth(2).expect("cargo's layout").to_path_buf();
         let target = profile_folder.parent().expect("cargo's layout");
-        let profile = profile_folder
-            .file_name()
-            .and_then(|n| n.to_str())
-            .unwrap_or("debug");
+        let profile = profile_folder.file_name().and_then(|n| n.to_str()).unwrap_or("debug");
         let profile = if profile == "debug" { "test" } else { profile };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
@@ -238,11 +203,7 @@ fn binary() -> &'static PathBuf {
         ]);
         build.args(["--profile", profile, "--target-dir"]).arg(target);
         let built = build.output().expect("cargo starts");
-        assert!(
-            built.status.success(),
-            "building Warren:\n{}",
-            String::from_utf8_lossy(&built.stderr)
-        );
+        assert!(built.status.success(), "building Warren:\n{}", String::from_utf8_lossy(&built.stderr));
         profile_folder.join("warren")
     })
 }

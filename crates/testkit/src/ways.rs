@@ -39,19 +39,12 @@ impl Way {
             Through::Nothing => None,
             Through::Warren => Some(Warren::start_with(rabbit.port(), arguments)),
         };
-        Way {
-            through,
-            rabbit,
-            warren,
-            vhost,
-        }
+        Way { through, rabbit, warren, vhost }
     }
 
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
-        self.warren
-            .as_ref()
-            .map_or(self.rabbit.address(), Warren::address)
+        self.warren.as_ref().map_or(self.rabbit.address(), Warren::address)
     }
 
     /// A handshake for the virtual host.
@@ -83,10 +76,7 @@ impl Drop for Way {
     /// The node is shared and the virtual host is not needed any more. Nothing may fail here.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "--- failed through {:?}, on virtual host {}",
-                self.through, self.vhost
-            );
+            eprintln!("--- failed through {:?}, on virtual host {}", self.through, self.vhost);
         } else {
             self.warren = None;
             self.rabbit.delete_vhost(&self.vhost);
@@ -119,10 +109,7 @@ pub fn through_warren(test: impl Fn(&Way)) {
 pub fn same_both_ways(test: impl Fn(&Way) -> Vec<String>) {
     let run = |through: &Through| {
         let way = Way::new(*through, &[]);
-        let seen: Vec<String> = test(&way)
-            .iter()
-            .map(|line| line.replace(&way.vhost, "VHOST"))
-            .collect();
+        let seen: Vec<String> = test(&way).iter().map(|line| line.replace(&way.vhost, "VHOST")).collect();
         (*through, seen)
     };
     let runs: Vec<_> = chosen_ways().iter().map(run).collect();
@@ -148,11 +135,7 @@ fn chosen_ways() -> &'static [Through] {
 /// A name that no other test of any process uses.
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    format!(
-        "{prefix}-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Waits until something is so; fails, saying what was waited for, when it is not in time.

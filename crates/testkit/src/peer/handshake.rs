@@ -32,12 +32,8 @@ pub struct Handshake {
 
 impl Default for Handshake {
     fn default() -> Self {
-        let all = [
-            "authentication_failure_close",
-            "basic.nack",
-            "connection.blocked",
-            "consumer_cancel_notify",
-        ];
+        let all =
+            ["authentication_failure_close", "basic.nack", "connection.blocked", "consumer_cancel_notify"];
         Handshake {
             user: "guest".to_owned(),
             password: "guest".to_owned(),
@@ -55,10 +51,7 @@ impl Default for Handshake {
 impl Handshake {
     /// The default with another virtual host.
     pub fn on(vhost: &str) -> Handshake {
-        Handshake {
-            vhost: vhost.to_owned(),
-            ..Handshake::default()
-        }
+        Handshake { vhost: vhost.to_owned(), ..Handshake::default() }
     }
 
     /// With other credentials.
@@ -174,26 +167,9 @@ impl Peer {
 
     /// Sends connection.tune-ok and connection.open.
     pub fn send_tune_ok_and_open(&mut self, handshake: &Handshake) {
-        let Handshake {
-            channel_max,
-            frame_max,
-            heartbeat,
-            ..
-        } = *handshake;
-        self.send(
-            0,
-            &Method::ConnectionTuneOk(connection::TuneOk {
-                channel_max,
-                frame_max,
-                heartbeat,
-            }),
-        );
-        self.send(
-            0,
-            &Method::ConnectionOpen(connection::Open {
-                virtual_host: handshake.vhost.as_bytes(),
-            }),
-        );
+        let Handshake { channel_max, frame_max, heartbeat, .. } = *handshake;
+        self.send(0, &Method::ConnectionTuneOk(connection::TuneOk { channel_max, frame_max, heartbeat }));
+        self.send(0, &Method::ConnectionOpen(connection::Open { virtual_host: handshake.vhost.as_bytes() }));
     }
 
     fn step(&mut self, stage: Stage, id: warren_wire::MethodId) -> Result<Incoming, Refused> {

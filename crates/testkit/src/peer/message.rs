@@ -103,10 +103,7 @@ impl Message {
 
     /// Properties.
     pub fn properties(&self) -> BasicProperties<'_> {
-        let rest = self
-            .header
-            .get(warren_wire::content::CONTENT_HEADER_LEN..)
-            .unwrap_or_default();
+        let rest = self.header.get(warren_wire::content::CONTENT_HEADER_LEN..).unwrap_or_default();
         BasicProperties::parse(rest).expect("properties that are well formed")
     }
 

@@ -29,12 +29,8 @@ pub const CONSUME: basic::Consume<'static> = basic::Consume {
 };
 
 /// A basic.publish to the default exchange with nothing set.
-pub const PUBLISH: basic::Publish<'static> = basic::Publish {
-    exchange: b"",
-    routing_key: b"",
-    mandatory: false,
-    immediate: false,
-};
+pub const PUBLISH: basic::Publish<'static> =
+    basic::Publish { exchange: b"", routing_key: b"", mandatory: false, immediate: false };
 
 impl Peer {
     /// Opens a channel.
@@ -50,23 +46,13 @@ impl Peer {
 
     /// Sends channel.close.
     pub fn send_channel_close(&mut self, channel: u16) {
-        let close = channel::Close {
-            reply_code: 200,
-            reply_text: b"bye",
-            class_id: 0,
-            method_id: 0,
-        };
+        let close = channel::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
         self.send(channel, &Method::ChannelClose(close));
     }
 
     /// Closes the connection and waits for close-ok.
     pub fn close(mut self) {
-        let close = connection::Close {
-            reply_code: 200,
-            reply_text: b"bye",
-            class_id: 0,
-            method_id: 0,
-        };
+        let close = connection::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
         self.send(0, &Method::ConnectionClose(close));
         while !self.next(0).is(connection::CLOSE_OK) {}
     }
@@ -79,59 +65,35 @@ impl Peer {
 
     /// Declares a queue that lives until it is deleted or the broker stops; an empty name asks for one. Gives its name.
     pub fn declare(&mut self, channel: u16, name: &str) -> String {
-        self.declare_with(
-            channel,
-            &queue::Declare {
-                queue: name.as_bytes(),
-                ..DECLARE
-            },
-        )
-        .0
+        self.declare_with(channel, &queue::Declare { queue: name.as_bytes(), ..DECLARE }).0
     }
 
     /// Declares a queue. Gives name, messages and consumers.
     pub fn declare_with(&mut self, channel: u16, declare: &queue::Declare<'_>) -> (String, u32, u32) {
         let ok = self.call(channel, &Method::QueueDeclare(*declare), queue::DECLARE_OK);
         match ok.method() {
-            Method::QueueDeclareOk(ok) => (
-                String::from_utf8_lossy(ok.queue).into_owned(),
-                ok.message_count,
-                ok.consumer_count,
-            ),
+            Method::QueueDeclareOk(ok) => {
+                (String::from_utf8_lossy(ok.queue).into_owned(), ok.message_count, ok.consumer_count)
+            }
             other => panic!("expected queue.declare-ok, got {other:?}"),
         }
     }
 
     /// Messages ready in a queue, by a passive declare.
     pub fn ready(&mut self, channel: u16, name: &str) -> u32 {
-        self.declare_with(
-            channel,
-            &queue::Declare {
-                queue: name.as_bytes(),
-                passive: true,
-                ..DECLARE
-            },
-        )
-        .1
+        self.declare_with(channel, &queue::Declare { queue: name.as_bytes(), passive: true, ..DECLARE }).1
     }
 
     /// Sends queue.delete and waits for its answer.
     pub fn delete_queue(&mut self, channel: u16, name: &str) {
-        let delete = queue::Delete {
-            queue: name.as_bytes(),
-            if_unused: false,
-            if_empty: false,
-            no_wait: false,
-        };
+        let delete =
+            queue::Delete { queue: name.as_bytes(), if_unused: false, if_empty: false, no_wait: false };
         self.call(channel, &Method::QueueDelete(delete), queue::DELETE_OK);
     }
 
     /// Publishes to a queue through the default exchange.
     pub fn publish(&mut self, channel: u16, queue: &str, body: &[u8]) {
-        let publish = basic::Publish {
-            routing_key: queue.as_bytes(),
-            ..PUBLISH
-        };
+        let publish = basic::Publish { routing_key: queue.as_bytes(), ..PUBLISH };
         self.publish_with(channel, &publish, &BasicProperties::default(), body);
     }
 
@@ -166,22 +128,12 @@ impl Peer {
         let mut waiting: std::collections::BTreeSet<u64> = (first..first + count).collect();
         while !waiting.is_empty() {
             let frame = self.expect(channel, basic::ACK);
-            let Method::BasicAck(ack) = frame.method() else {
-                unreachable!("the method was checked")
-            };
+            let Method::BasicAck(ack) = frame.method() else { unreachable!("the method was checked") };
             if ack.multiple {
-                assert!(
-                    waiting.contains(&ack.delivery_tag),
-                    "confirm of {} again",
-                    ack.delivery_tag
-                );
+                assert!(waiting.contains(&ack.delivery_tag), "confirm of {} again", ack.delivery_tag);
                 waiting.retain(|tag| *tag > ack.delivery_tag);
             } else {
-                assert!(
-                    waiting.remove(&ack.delivery_tag),
-                    "confirm of {} not asked for",
-                    ack.delivery_tag
-                );
+                assert!(waiting.remove(&ack.delivery_tag), "confirm of {} not asked for", ack.delivery_tag);
             }
         }
     }
@@ -189,15 +141,7 @@ impl Peer {
     /// Starts a consumer; gives its tag.
     pub fn consume(&mut self, channel: u16, queue: &str, tag: &str, no_ack: bool) -> String {
         let (queue, consumer_tag) = (queue.as_bytes(), tag.as_bytes());
-        self.consume_with(
-            channel,
-            &basic::Consume {
-                queue,
-                consumer_tag,
-                no_ack,
-                ..CONSUME
-            },
-        )
+        self.consume_with(channel, &basic::Consume { queue, consumer_tag, no_ack, ..CONSUME })
     }
 
     /// Starts a consumer, with everything said; gives its tag.
@@ -211,11 +155,7 @@ impl Peer {
 
     /// Sets the prefetch of later consumers of the channel.
     pub fn qos(&mut self, channel: u16, prefetch_count: u16) {
-        let qos = basic::Qos {
-            prefetch_size: 0,
-            prefetch_count,
-            global: false,
-        };
+        let qos = basic::Qos { prefetch_size: 0, prefetch_count, global: false };
         self.call(channel, &Method::BasicQos(qos), basic::QOS_OK);
     }
 
@@ -241,41 +181,23 @@ impl Peer {
 
     /// Gets one message, if there is one.
     pub fn get(&mut self, channel: u16, queue: &str, no_ack: bool) -> Option<Message> {
-        self.send(
-            channel,
-            &Method::BasicGet(basic::Get {
-                queue: queue.as_bytes(),
-                no_ack,
-            }),
-        );
+        self.send(channel, &Method::BasicGet(basic::Get { queue: queue.as_bytes(), no_ack }));
         let frame = self.next(channel);
         if frame.is(basic::GET_EMPTY) {
             return None;
         }
-        assert!(
-            frame.is(basic::GET_OK),
-            "expected an answer to basic.get, got {frame:?}"
-        );
+        assert!(frame.is(basic::GET_OK), "expected an answer to basic.get, got {frame:?}");
         Some(self.content_of(frame))
     }
 
     /// Acknowledges.
     pub fn ack(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
-        self.send(
-            channel,
-            &Method::BasicAck(basic::Ack {
-                delivery_tag,
-                multiple,
-            }),
-        );
+        self.send(channel, &Method::BasicAck(basic::Ack { delivery_tag, multiple }));
     }
 
     /// Ends a consumer and waits for cancel-ok, which must come next.
     pub fn cancel(&mut self, channel: u16, tag: &str) {
-        let cancel = basic::Cancel {
-            consumer_tag: tag.as_bytes(),
-            no_wait: false,
-        };
+        let cancel = basic::Cancel { consumer_tag: tag.as_bytes(), no_wait: false };
         self.call(channel, &Method::BasicCancel(cancel), basic::CANCEL_OK);
     }
 
@@ -292,18 +214,10 @@ impl Peer {
         let mut body = Vec::new();
         while body.len() < size {
             let part = self.next(channel);
-            assert_eq!(
-                part.kind,
-                warren_wire::frame::FRAME_BODY,
-                "expected a body frame, got {part:?}"
-            );
+            assert_eq!(part.kind, warren_wire::frame::FRAME_BODY, "expected a body frame, got {part:?}");
             body.extend_from_slice(&part.payload);
         }
         assert_eq!(body.len(), size, "more body than the header said");
-        Message {
-            frame,
-            header: header.payload,
-            body,
-        }
+        Message { frame, header: header.payload, body }
     }
 }

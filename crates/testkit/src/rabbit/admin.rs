@@ -12,9 +12,7 @@ const SERVER: &str = include_str!("admin.erl");
 
 /// The text of `admin.erl` for one node.
 pub(super) fn server(port: u16, cookie: &str) -> String {
-    SERVER
-        .replace("PORT,", &format!("{port},"))
-        .replace("COOKIE\"", &format!("{cookie}\""))
+    SERVER.replace("PORT,", &format!("{port},")).replace("COOKIE\"", &format!("{cookie}\""))
 }
 
 /// A connection to the evaluator in a node.
@@ -30,10 +28,7 @@ impl Admin {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         stream.set_nodelay(true)?;
-        Ok(Admin {
-            stream,
-            cookie: cookie.to_owned(),
-        })
+        Ok(Admin { stream, cookie: cookie.to_owned() })
     }
 
     /// Evaluates expressions (with their final dot). `Err` is the exception that they raised, or what went wrong
@@ -43,9 +38,7 @@ impl Admin {
         let size = u32::try_from(request.len()).map_err(|e| e.to_string())?;
         let mut bytes = size.to_be_bytes().to_vec();
         bytes.extend_from_slice(request.as_bytes());
-        let answer = self
-            .exchange(&bytes)
-            .map_err(|e| format!("the node does not answer: {e}"))?;
+        let answer = self.exchange(&bytes).map_err(|e| format!("the node does not answer: {e}"))?;
         match answer.split_first() {
             Some((b'+', value)) => Ok(String::from_utf8_lossy(value).into_owned()),
             Some((_, exception)) => Err(String::from_utf8_lossy(exception).into_owned()),

@@ -55,10 +55,7 @@ impl Rabbit {
             "[Row] = ets:lookup(connection_churn_metrics, node()), \
              iolist_to_binary([[integer_to_list(N), $\\s] || N <- tl(tuple_to_list(Row))]).",
         );
-        let n: Vec<u64> = answer
-            .split_whitespace()
-            .map(|w| w.parse().expect("a number"))
-            .collect();
+        let n: Vec<u64> = answer.split_whitespace().map(|w| w.parse().expect("a number")).collect();
         let [
             connections_opened,
             connections_closed,
@@ -124,10 +121,7 @@ impl Rabbit {
 
     /// Closes all connections to a virtual host as an operator does: they get 320 with the reason.
     pub fn close_connections(&self, vhost: &str, reason: &str) {
-        self.each_connection(
-            vhost,
-            &format!("rabbit_networking:close_connection(Pid, {reason:?})"),
-        );
+        self.each_connection(vhost, &format!("rabbit_networking:close_connection(Pid, {reason:?})"));
     }
 
     /// Cuts all connections to a virtual host: the socket is closed without a word.
@@ -187,9 +181,7 @@ impl Rabbit {
     /// Creates a user without rights.
     pub fn add_user(&self, user: &str, password: &str) {
         let (user, password) = (binary(user), binary(password));
-        self.eval(&format!(
-            "rabbit_auth_backend_internal:add_user({user}, {password}, <<\"test\">>)."
-        ));
+        self.eval(&format!("rabbit_auth_backend_internal:add_user({user}, {password}, <<\"test\">>)."));
     }
 
     /// Changes a password.
@@ -202,10 +194,7 @@ impl Rabbit {
 
     /// Deletes a user: the user's connections get 320.
     pub fn delete_user(&self, user: &str) {
-        self.eval(&format!(
-            "rabbit_auth_backend_internal:delete_user({}, <<\"test\">>).",
-            binary(user)
-        ));
+        self.eval(&format!("rabbit_auth_backend_internal:delete_user({}, <<\"test\">>).", binary(user)));
     }
 
     /// Sets the patterns of what a user may configure, write and read on a virtual host.

@@ -4,7 +4,7 @@
 #   keeper.sh FOLDER EPMD_PORT SERVER      commands on standard input: start, kill, freeze, thaw; each answered "ok"
 folder=$1
 server=$3
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 
 epmd -port "$2" -address 127.0.0.1 </dev/null >"$folder/epmd.log" 2>&1 &
 epmd=$!

@@ -35,17 +35,8 @@ fn compare(run: impl Fn(SocketAddr, &str) -> Vec<Value>) {
         for (step, expected) in report.iter().zip(&expected) {
             assert_eq!(step, expected, "through {:?}", way.through);
         }
-        let left: Vec<String> = way
-            .rabbit
-            .queues(&way.vhost)
-            .into_iter()
-            .map(|q| q.name)
-            .collect();
-        assert_eq!(
-            left.len(),
-            1,
-            "only the server-named queue outlives the client: {left:?}"
-        );
+        let left: Vec<String> = way.rabbit.queues(&way.vhost).into_iter().map(|q| q.name).collect();
+        assert_eq!(left.len(), 1, "only the server-named queue outlives the client: {left:?}");
     });
 }
 

@@ -35,25 +35,12 @@ fn prefetch_is_respected_and_acks_open_the_window() {
         let next: Vec<String> = (0..3).map(|_| peer.delivery(1).text()).collect();
         assert_eq!(next, ["4", "5", "6"]);
         // Refused ones come again, first in the queue and marked.
-        peer.send(
-            1,
-            &Method::BasicNack(basic::Nack {
-                delivery_tag: 7,
-                multiple: true,
-                requeue: true,
-            }),
-        );
+        peer.send(1, &Method::BasicNack(basic::Nack { delivery_tag: 7, multiple: true, requeue: true }));
         for expected in ["4", "5", "6"] {
             let message = peer.delivery(1);
             assert_eq!((message.text().as_str(), message.redelivered()), (expected, true));
         }
-        peer.send(
-            1,
-            &Method::BasicReject(basic::Reject {
-                delivery_tag: 8,
-                requeue: false,
-            }),
-        );
+        peer.send(1, &Method::BasicReject(basic::Reject { delivery_tag: 8, requeue: false }));
         assert_eq!(peer.delivery(1).text(), "7");
         peer.close();
     });
@@ -65,9 +52,7 @@ fn unsettled_messages_come_again_to_somebody_else() {
         let mut observer = way.observer();
         let queue = observer.declare(1, "");
         publish_numbers(&mut observer, &queue, 0..6);
-        eventually("six are there", Duration::from_secs(5), || {
-            observer.ready(1, &queue) == 6
-        });
+        eventually("six are there", Duration::from_secs(5), || observer.ready(1, &queue) == 6);
         // The first closes its channel, the second its connection, the third vanishes.
         for ending in 0..3 {
             let mut peer = way.connect_channel();
@@ -79,9 +64,7 @@ fn unsettled_messages_come_again_to_somebody_else() {
                 1 => peer.close(),
                 _ => drop(peer),
             }
-            eventually("all six are back", Duration::from_secs(5), || {
-                observer.ready(1, &queue) == 6
-            });
+            eventually("all six are back", Duration::from_secs(5), || observer.ready(1, &queue) == 6);
         }
         let message = observer.get(1, &queue, true).expect("the first message");
         assert_eq!((message.text().as_str(), message.redelivered()), ("0", true));
@@ -95,20 +78,14 @@ fn what_is_got_is_numbered_from_one_on_every_channel() {
         let mut observer = way.observer();
         let queue = observer.declare(1, "");
         publish_numbers(&mut observer, &queue, 0..120);
-        eventually("all are there", Duration::from_secs(5), || {
-            observer.ready(1, &queue) == 120
-        });
+        eventually("all are there", Duration::from_secs(5), || observer.ready(1, &queue) == 120);
         // Upstream, channels are used again and go on counting; no client may notice.
         for round in 0..20_u64 {
             let mut peer = way.connect_channel();
             for tag in 1..=5 {
                 let message = peer.get(1, &queue, tag % 2 == 0).expect("a message");
                 let n = round * 6 + tag - 1;
-                assert_eq!(
-                    (message.tag(), message.text()),
-                    (tag, n.to_string()),
-                    "round {round}"
-                );
+                assert_eq!((message.tag(), message.text()), (tag, n.to_string()), "round {round}");
                 if tag % 2 == 1 {
                     peer.ack(1, tag, false);
                 }
@@ -116,18 +93,12 @@ fn what_is_got_is_numbered_from_one_on_every_channel() {
             let last = peer.get(1, &queue, false).expect("a message");
             peer.ack(1, 0, true); // zero means all
             assert_eq!(last.tag(), 6);
-            assert_eq!(
-                peer.ready(1, &queue),
-                u32::try_from(120 - (round + 1) * 6).expect("few")
-            );
+            assert_eq!(peer.ready(1, &queue), u32::try_from(120 - (round + 1) * 6).expect("few"));
             peer.close_channel(1);
             peer.close();
         }
         assert_eq!(observer.get(1, &queue, true), None);
-        assert_eq!(
-            way.rabbit.queue(&way.vhost, &queue).map(|q| q.unacknowledged),
-            Some(0)
-        );
+        assert_eq!(way.rabbit.queue(&way.vhost, &queue).map(|q| q.unacknowledged), Some(0));
         observer.close();
     });
 }
@@ -141,16 +112,9 @@ fn recover_brings_back_what_is_not_settled() {
         peer.consume(1, &queue, "", false);
         assert_eq!((peer.delivery(1).tag(), peer.delivery(1).tag()), (1, 2));
         peer.ack(1, 1, false);
-        peer.call(
-            1,
-            &Method::BasicRecover(basic::Recover { requeue: true }),
-            basic::RECOVER_OK,
-        );
+        peer.call(1, &Method::BasicRecover(basic::Recover { requeue: true }), basic::RECOVER_OK);
         let again = peer.delivery(1);
-        assert_eq!(
-            (again.text().as_str(), again.redelivered(), again.tag()),
-            ("1", true, 3)
-        );
+        assert_eq!((again.text().as_str(), again.redelivered(), again.tag()), ("1", true, 3));
         peer.close();
     });
 }
@@ -159,10 +123,7 @@ fn recover_brings_back_what_is_not_settled() {
 fn a_consumer_hears_of_its_deleted_queue_if_it_wants_to() {
     both_ways(|way| {
         let mut peer = way.connect_channel();
-        let without = Handshake {
-            properties: capabilities(&["basic.nack"]),
-            ..way.handshake()
-        };
+        let without = Handshake { properties: capabilities(&["basic.nack"]), ..way.handshake() };
         let mut deaf = Peer::connect_with(way.address(), &without);
         deaf.open_channel(1);
         let mut owner = way.connect_channel();
@@ -171,9 +132,7 @@ fn a_consumer_hears_of_its_deleted_queue_if_it_wants_to() {
         deaf.consume(1, &queue, "mine", false);
         owner.delete_queue(1, &queue);
         let cancelled = peer.expect(1, basic::CANCEL);
-        let Method::BasicCancel(cancel) = cancelled.method() else {
-            unreachable!("it is a cancel")
-        };
+        let Method::BasicCancel(cancel) = cancelled.method() else { unreachable!("it is a cancel") };
         assert_eq!(cancel.consumer_tag, b"mine");
         deaf.expect_quiet(A_WHILE);
         // Both channels live on.
@@ -196,10 +155,7 @@ fn a_cancelled_consumer_gets_nothing_more_and_may_still_settle() {
         publish_numbers(&mut peer, &queue, 0..2);
         let tag = peer.consume(1, &queue, "", false);
         assert!(tag.starts_with("amq.ctag-"), "{tag}");
-        assert_eq!(
-            (peer.delivery(1).text(), peer.delivery(1).text()),
-            ("0".to_owned(), "1".to_owned())
-        );
+        assert_eq!((peer.delivery(1).text(), peer.delivery(1).text()), ("0".to_owned(), "1".to_owned()));
         peer.cancel(1, &tag);
         publish_numbers(&mut peer, &queue, 2..3);
         peer.expect_no_delivery(1, A_WHILE);
@@ -207,9 +163,7 @@ fn a_cancelled_consumer_gets_nothing_more_and_may_still_settle() {
         assert_eq!(peer.get(1, &queue, false).expect("the third").tag(), 3);
         peer.close();
         let mut observer = way.observer();
-        eventually("the third is back", Duration::from_secs(5), || {
-            observer.ready(1, &queue) == 1
-        });
+        eventually("the third is back", Duration::from_secs(5), || observer.ready(1, &queue) == 1);
         observer.close();
     });
 }
@@ -256,14 +210,8 @@ fn requests_are_answered_through_direct_reply_to() {
             for (n, client) in clients.iter_mut().enumerate() {
                 let body = format!("request {round} of {n}");
                 let reply_to = Some(&b"amq.rabbitmq.reply-to"[..]);
-                let properties = BasicProperties {
-                    reply_to,
-                    ..BasicProperties::default()
-                };
-                let publish = basic::Publish {
-                    routing_key: service.as_bytes(),
-                    ..PUBLISH
-                };
+                let properties = BasicProperties { reply_to, ..BasicProperties::default() };
+                let publish = basic::Publish { routing_key: service.as_bytes(), ..PUBLISH };
                 client.publish_with(1, &publish, &properties, body.as_bytes());
             }
             for _ in 0..clients.len() {
@@ -274,18 +222,12 @@ fn requests_are_answered_through_direct_reply_to() {
                     "{}",
                     String::from_utf8_lossy(&reply_to)
                 );
-                let publish = basic::Publish {
-                    routing_key: &reply_to,
-                    ..PUBLISH
-                };
+                let publish = basic::Publish { routing_key: &reply_to, ..PUBLISH };
                 let body = format!("answer to {}", request.text());
                 server.publish_with(1, &publish, &BasicProperties::default(), body.as_bytes());
             }
             for (n, client) in clients.iter_mut().enumerate() {
-                assert_eq!(
-                    client.delivery(1).text(),
-                    format!("answer to request {round} of {n}")
-                );
+                assert_eq!(client.delivery(1).text(), format!("answer to request {round} of {n}"));
             }
         }
         clients.into_iter().for_each(Peer::close);
@@ -320,10 +262,7 @@ fn twenty_channels_of_a_connection_keep_apart() {
                     continue;
                 }
                 let message = peer.content_of(frame);
-                assert_eq!(
-                    (message.tag(), message.text()),
-                    (next + 1, format!("{number}:{next}"))
-                );
+                assert_eq!((message.tag(), message.text()), (next + 1, format!("{number}:{next}")));
                 peer.ack(number, message.tag(), false);
                 next += 1;
             }
@@ -352,11 +291,7 @@ fn a_channel_number_can_be_used_again_and_again() {
             peer.send_channel_close(5);
             peer.expect(5, channel::CLOSE_OK);
         }
-        assert_eq!(
-            observer.ready(1, &queue),
-            100,
-            "a publish is done when its channel is closed"
-        );
+        assert_eq!(observer.ready(1, &queue), 100, "a publish is done when its channel is closed");
         peer.close();
         observer.close();
     });
@@ -371,12 +306,7 @@ fn messages_for_one_client_never_reach_another() {
             let queue = peer.declare(1, "");
             peer.consume_with(
                 1,
-                &basic::Consume {
-                    queue: queue.as_bytes(),
-                    consumer_tag: b"c",
-                    no_ack: true,
-                    ..CONSUME
-                },
+                &basic::Consume { queue: queue.as_bytes(), consumer_tag: b"c", no_ack: true, ..CONSUME },
             );
             peers.push((peer, queue));
         }

@@ -25,12 +25,7 @@ impl Crowd<'_> {
         observer.open_channel(1);
         let queue = observer.declare(1, "crowd");
         observer.close();
-        Crowd {
-            rabbit,
-            warren: Warren::start_with(rabbit.port(), arguments),
-            vhost,
-            queue,
-        }
+        Crowd { rabbit, warren: Warren::start_with(rabbit.port(), arguments), vhost, queue }
     }
 
     fn connect(&self) -> Peer {
@@ -77,9 +72,7 @@ impl Crowd<'_> {
     }
 
     fn finish(self, expected: usize) {
-        eventually("no message is missing", Duration::from_secs(10), || {
-            self.ready() == expected
-        });
+        eventually("no message is missing", Duration::from_secs(10), || self.ready() == expected);
         assert_eq!(self.warren.metric("warren_client_channels"), 0.0);
         self.warren.stop();
         self.rabbit.delete_vhost(&self.vhost);
@@ -93,40 +86,24 @@ fn a_crowd_of_clients_takes_few_connections_and_channels() {
     let started = Instant::now();
     crowd.all_at_once();
     println!("{AT_ONCE} clients at once: {:?}", started.elapsed());
-    eventually("all have arrived", Duration::from_secs(10), || {
-        crowd.ready() == AT_ONCE
-    });
+    eventually("all have arrived", Duration::from_secs(10), || crowd.ready() == AT_ONCE);
 
     let before = rabbit.counters();
     let started = Instant::now();
     for n in 0..ONE_AFTER_ANOTHER {
         crowd.publish_and_close(crowd.connect(), n);
     }
-    println!(
-        "{ONE_AFTER_ANOTHER} clients one after another: {:?}",
-        started.elapsed()
-    );
+    println!("{ONE_AFTER_ANOTHER} clients one after another: {:?}", started.elapsed());
     let after = rabbit.counters();
     let opened = after.channels_opened - before.channels_opened;
     let connections = after.connections_opened - before.connections_opened;
     println!("{opened} channels and {connections} connections opened for them");
-    assert!(
-        opened < 200,
-        "{opened} channels opened for {ONE_AFTER_ANOTHER} clients one after another"
-    );
-    assert!(
-        connections < 20,
-        "{connections} connections opened for {ONE_AFTER_ANOTHER} clients"
-    );
+    assert!(opened < 200, "{opened} channels opened for {ONE_AFTER_ANOTHER} clients one after another");
+    assert!(connections < 20, "{connections} connections opened for {ONE_AFTER_ANOTHER} clients");
     eventually("one publishing connection", Duration::from_secs(10), || {
         rabbit.publishing_connections(&crowd.vhost) == 1
     });
-    assert_eq!(
-        crowd
-            .warren
-            .metric_with("warren_client_closes_total", &[("reason", "client")]),
-        11_000.0
-    );
+    assert_eq!(crowd.warren.metric_with("warren_client_closes_total", &[("reason", "client")]), 11_000.0);
     crowd.finish(AT_ONCE + ONE_AFTER_ANOTHER);
 }
 
@@ -139,10 +116,7 @@ fn two_workers_serve_a_crowd_with_one_publishing_connection_each_at_most() {
         crowd.publish_and_close(crowd.connect(), n);
     }
     let opened = rabbit.counters().channels_opened - before.channels_opened;
-    assert!(
-        opened < 50,
-        "{opened} channels opened for 500 clients one after another"
-    );
+    assert!(opened < 50, "{opened} channels opened for 500 clients one after another");
     eventually("a publishing connection", Duration::from_secs(10), || {
         rabbit.publishing_connections(&crowd.vhost) > 0
     });
@@ -159,13 +133,8 @@ fn upstream_connections_that_nobody_uses_are_closed() {
     for n in 0..10 {
         crowd.publish_and_close(crowd.connect(), n);
     }
-    assert!(
-        !rabbit.connections(&crowd.vhost).is_empty(),
-        "they are kept for a moment"
-    );
-    eventually("they are closed", Duration::from_secs(15), || {
-        rabbit.connections(&crowd.vhost).is_empty()
-    });
+    assert!(!rabbit.connections(&crowd.vhost).is_empty(), "they are kept for a moment");
+    eventually("they are closed", Duration::from_secs(15), || rabbit.connections(&crowd.vhost).is_empty());
     assert_eq!(crowd.warren.metric("warren_upstream_connections"), 0.0);
     crowd.publish_and_close(crowd.connect(), 10);
     crowd.finish(11);
@@ -182,28 +151,13 @@ fn the_metrics_follow_what_happens() {
     for (n, peer) in peers.into_iter().enumerate() {
         crowd.publish_and_close(peer, n);
     }
-    eventually("all clients are gone", Duration::from_secs(5), || {
-        metric("warren_client_connections") == 0.0
-    });
+    eventually("all clients are gone", Duration::from_secs(5), || metric("warren_client_connections") == 0.0);
     assert!(metric("warren_upstream_connections") >= 1.0);
     assert!(metric("warren_upstream_channels") >= 1.0);
     let connections = rabbit.connections(&crowd.vhost);
-    assert_eq!(
-        connections.len() as f64,
-        metric("warren_upstream_connections"),
-        "{connections:?}"
-    );
+    assert_eq!(connections.len() as f64, metric("warren_upstream_connections"), "{connections:?}");
     let channels: u32 = connections.iter().map(|c| c.channels).sum();
-    assert_eq!(
-        f64::from(channels),
-        metric("warren_upstream_channels"),
-        "{connections:?}"
-    );
-    assert!(
-        connections
-            .iter()
-            .all(|c| c.name.to_lowercase().contains("warren")),
-        "{connections:?}"
-    );
+    assert_eq!(f64::from(channels), metric("warren_upstream_channels"), "{connections:?}");
+    assert!(connections.iter().all(|c| c.name.to_lowercase().contains("warren")), "{connections:?}");
     crowd.finish(5);
 }

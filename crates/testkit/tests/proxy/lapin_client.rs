@@ -17,15 +17,11 @@ const MESSAGES: usize = 1000;
 const DONE_WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(address: SocketAddr, vhost: &str) -> Vec<Value> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let uri = format!("amqp://guest:guest@{address}/{vhost}");
     let job = async { tokio::time::timeout(DONE_WITHIN, job(&uri)).await };
     let done = runtime.block_on(job);
-    done.expect("lapin ends in time")
-        .unwrap_or_else(|e| panic!("lapin failed: {e}"))
+    done.expect("lapin ends in time").unwrap_or_else(|e| panic!("lapin failed: {e}"))
 }
 
 async fn job(uri: &str) -> lapin::Result<Vec<Value>> {
@@ -40,12 +36,8 @@ async fn job(uri: &str) -> lapin::Result<Vec<Value>> {
     report.push(get(&channel, &generated).await?);
     report.push(unroutable(&channel).await?);
     report.push(large(&channel).await?);
-    channel
-        .queue_delete("durable".into(), QueueDeleteOptions::default())
-        .await?;
-    channel
-        .exchange_delete("events".into(), ExchangeDeleteOptions::default())
-        .await?;
+    channel.queue_delete("durable".into(), QueueDeleteOptions::default()).await?;
+    channel.exchange_delete("events".into(), ExchangeDeleteOptions::default()).await?;
     channel.close(200, "bye".into()).await?;
     connection.close(200, "bye".into()).await?;
     // close() ends with the broker's answer; lapin's own state follows a moment later.
@@ -61,33 +53,15 @@ async fn job(uri: &str) -> lapin::Result<Vec<Value>> {
 
 async fn declare(channel: &Channel, uri: &str) -> lapin::Result<(Value, ShortString)> {
     let arguments = FieldTable::default;
-    let durable = channel
-        .queue_declare("durable".into(), QueueDeclareOptions::durable(), arguments())
-        .await?;
-    let generated = channel
-        .queue_declare("".into(), QueueDeclareOptions::default(), arguments())
-        .await?;
-    let options = QueueDeclareOptions {
-        exclusive: true,
-        ..QueueDeclareOptions::default()
-    };
-    let exclusive = channel
-        .queue_declare("exclusive".into(), options, arguments())
-        .await?;
+    let durable =
+        channel.queue_declare("durable".into(), QueueDeclareOptions::durable(), arguments()).await?;
+    let generated = channel.queue_declare("".into(), QueueDeclareOptions::default(), arguments()).await?;
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let exclusive = channel.queue_declare("exclusive".into(), options, arguments()).await?;
     let topic = ExchangeDeclareOptions::default();
-    channel
-        .exchange_declare("events".into(), ExchangeKind::Topic, topic, arguments())
-        .await?;
+    channel.exchange_declare("events".into(), ExchangeKind::Topic, topic, arguments()).await?;
     let bind = QueueBindOptions::default();
-    channel
-        .queue_bind(
-            "durable".into(),
-            "events".into(),
-            "job.#".into(),
-            bind,
-            arguments(),
-        )
-        .await?;
+    channel.queue_bind("durable".into(), "events".into(), "job.#".into(), bind, arguments()).await?;
     let declared = json!({
         "step": "declare",
         "durable": durable.name().as_str(),
@@ -102,13 +76,8 @@ async fn declare(channel: &Channel, uri: &str) -> lapin::Result<(Value, ShortStr
 async fn locked(uri: &str) -> lapin::Result<u16> {
     let other = Connection::connect(uri, ConnectionProperties::default()).await?;
     let channel = other.create_channel().await?;
-    let options = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::default()
-    };
-    let answer = channel
-        .queue_declare("exclusive".into(), options, FieldTable::default())
-        .await;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let answer = channel.queue_declare("exclusive".into(), options, FieldTable::default()).await;
     other.close(200, "bye".into()).await?;
     match answer.as_ref().map_err(lapin::Error::kind) {
         Err(ErrorKind::ProtocolError(e)) => Ok(e.get_id()),
@@ -121,20 +90,12 @@ async fn publish(channel: &Channel) -> lapin::Result<Value> {
     let mut confirms = Vec::new();
     for n in 0..MESSAGES {
         let mut headers = FieldTable::default();
-        headers.insert(
-            "n".into(),
-            AMQPValue::LongLongInt(i64::try_from(n).expect("small")),
-        );
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_headers(headers);
+        headers.insert("n".into(), AMQPValue::LongLongInt(i64::try_from(n).expect("small")));
+        let properties = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
         let (key, body) = (format!("job.{n}").into(), format!("message {n}"));
         let options = BasicPublishOptions::default();
-        confirms.push(
-            channel
-                .basic_publish("events".into(), key, options, body.as_bytes(), properties)
-                .await?,
-        );
+        confirms
+            .push(channel.basic_publish("events".into(), key, options, body.as_bytes(), properties).await?);
     }
     let (mut confirmed, mut nacked) = (0, 0);
     for confirm in confirms {
@@ -159,16 +120,9 @@ async fn consume(channel: &Channel) -> lapin::Result<Value> {
         received += 1;
         delivery.ack(BasicAckOptions::default()).await?;
     }
-    channel
-        .basic_cancel(consumer.tag(), BasicCancelOptions::default())
-        .await?;
-    let options = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::default()
-    };
-    let queue = channel
-        .queue_declare("durable".into(), options, FieldTable::default())
-        .await?;
+    channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare("durable".into(), options, FieldTable::default()).await?;
     let left = queue.message_count();
     Ok(json!({
         "step": "consume", "received": received, "in_order": in_order, "redelivered": redelivered, "left": left
@@ -177,22 +131,14 @@ async fn consume(channel: &Channel) -> lapin::Result<Value> {
 
 async fn start_consumer(channel: &Channel, queue: &str) -> lapin::Result<Consumer> {
     channel
-        .basic_consume(
-            queue.into(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
+        .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
         .await
 }
 
 async fn get(channel: &Channel, queue: &ShortString) -> lapin::Result<Value> {
     publish_to(channel, queue.as_str(), b"got", false).await?;
     let options = BasicGetOptions::default();
-    let message = channel
-        .basic_get(queue.clone(), options)
-        .await?
-        .expect("the message is there");
+    let message = channel.basic_get(queue.clone(), options).await?.expect("the message is there");
     message.ack(BasicAckOptions::default()).await?;
     let empty = channel.basic_get(queue.clone(), options).await?.is_none();
     let body = String::from_utf8_lossy(&message.data).into_owned();
@@ -205,15 +151,9 @@ async fn publish_to(
     body: &[u8],
     mandatory: bool,
 ) -> lapin::Result<lapin::Confirmation> {
-    let options = BasicPublishOptions {
-        mandatory,
-        ..BasicPublishOptions::default()
-    };
+    let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
     let properties = BasicProperties::default();
-    channel
-        .basic_publish("".into(), queue.into(), options, body, properties)
-        .await?
-        .await
+    channel.basic_publish("".into(), queue.into(), options, body, properties).await?.await
 }
 
 async fn unroutable(channel: &Channel) -> lapin::Result<Value> {
@@ -235,14 +175,8 @@ async fn large(channel: &Channel) -> lapin::Result<Value> {
     let mut consumer = start_consumer(channel, "exclusive").await?;
     let delivery = consumer.next().await.expect("the consumer is not cancelled")?;
     delivery.ack(BasicAckOptions::default()).await?;
-    channel
-        .basic_cancel(consumer.tag(), BasicCancelOptions::default())
-        .await?;
+    channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
     // The hash is known, and the octets are compared: hashing here would need another dependency.
-    let sha256 = if delivery.data == body {
-        LARGE_SHA256
-    } else {
-        "another"
-    };
+    let sha256 = if delivery.data == body { LARGE_SHA256 } else { "another" };
     Ok(json!({"step": "large", "size": delivery.data.len(), "sha256": sha256}))
 }

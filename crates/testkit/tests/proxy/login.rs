@@ -13,10 +13,7 @@ use warren_wire::method::{channel, connection};
 fn refused(answer: Result<Peer, Refused>) -> String {
     match answer {
         Ok(_) => "let in".to_owned(),
-        Err(Refused {
-            stage,
-            end: End::Closed(closed),
-        }) => format!("{stage:?}: {closed:?}"),
+        Err(Refused { stage, end: End::Closed(closed) }) => format!("{stage:?}: {closed:?}"),
         Err(Refused { stage, .. }) => format!("{stage:?}: socket closed"),
     }
 }
@@ -42,16 +39,9 @@ fn a_wrong_password_is_refused_at_start_ok() {
 fn a_wrong_password_closes_the_socket_of_clients_that_do_not_know_the_close() {
     both_ways(|way| {
         let properties = capabilities(&["basic.nack"]);
-        let wrong = Handshake {
-            properties,
-            ..way.handshake().by("guest", "wrong")
-        };
+        let wrong = Handshake { properties, ..way.handshake().by("guest", "wrong") };
         let answer = Peer::try_connect(way.address(), &wrong).map(|_| ());
-        let Err(Refused {
-            stage: Stage::StartOk,
-            end: End::Eof | End::Reset,
-        }) = answer
-        else {
+        let Err(Refused { stage: Stage::StartOk, end: End::Eof | End::Reset }) = answer else {
             panic!("expected the socket to be closed, got {answer:?}");
         };
     });
@@ -64,16 +54,10 @@ fn a_virtual_host_that_is_not_there_or_not_allowed_is_refused_at_open() {
         way.rabbit.add_user(&user, "secret");
         let missing = Handshake::on("no-such-virtual-host");
         let missing = refused(Peer::try_connect(way.address(), &missing));
-        assert!(
-            missing.starts_with("Open: Closed { code: 530, text: \"NOT_ALLOWED"),
-            "{missing}"
-        );
+        assert!(missing.starts_with("Open: Closed { code: 530, text: \"NOT_ALLOWED"), "{missing}");
         let forbidden = way.handshake().by(&user, "secret");
         let forbidden = refused(Peer::try_connect(way.address(), &forbidden));
-        assert!(
-            forbidden.starts_with("Open: Closed { code: 530, text: \"NOT_ALLOWED"),
-            "{forbidden}"
-        );
+        assert!(forbidden.starts_with("Open: Closed { code: 530, text: \"NOT_ALLOWED"), "{forbidden}");
         way.rabbit.delete_user(&user);
         vec![missing, forbidden]
     });
@@ -84,14 +68,8 @@ fn a_virtual_host_that_is_not_there_or_not_allowed_is_refused_at_open() {
 fn an_unknown_mechanism_and_a_broken_response_are_refused() {
     both_ways(|way| {
         let mut bystander = way.connect_channel();
-        let unknown = Handshake {
-            mechanism: "NO-SUCH".to_owned(),
-            ..way.handshake()
-        };
-        let broken = Handshake {
-            response: Some(b"no separators".to_vec()),
-            ..way.handshake()
-        };
+        let unknown = Handshake { mechanism: "NO-SUCH".to_owned(), ..way.handshake() };
+        let broken = Handshake { response: Some(b"no separators".to_vec()), ..way.handshake() };
         for handshake in [unknown, broken] {
             let seen = refused(Peer::try_connect(way.address(), &handshake));
             assert!(seen.starts_with("StartOk: "), "{seen}");
@@ -114,9 +92,8 @@ fn a_password_that_was_changed_lets_nobody_in_after_the_time_to_live() {
         way.rabbit.change_password(&user, "new");
         Peer::connect_with(way.address(), &new).close();
         sleep(Duration::from_millis(1500));
-        let refused = Peer::try_connect(way.address(), &old)
-            .map(|_| ())
-            .expect_err("the old password is no good");
+        let refused =
+            Peer::try_connect(way.address(), &old).map(|_| ()).expect_err("the old password is no good");
         assert_eq!(refused.closed().code, 403);
         Peer::connect_with(way.address(), &new).close();
         // Who is in stays in (BROKER-FACTS: "an open connection lives on and opens channels").
@@ -139,12 +116,9 @@ fn the_brokers_own_properties_reach_the_client() {
             panic!("no capabilities");
         };
         let mut seen = vec![text(b"product"), text(b"version")];
-        for name in [
-            "publisher_confirms",
-            "basic.nack",
-            "consumer_cancel_notify",
-            "exchange_exchange_bindings",
-        ] {
+        for name in
+            ["publisher_confirms", "basic.nack", "consumer_cancel_notify", "exchange_exchange_bindings"]
+        {
             seen.push(format!("{name} {:?}", capabilities.get(name.as_bytes())));
         }
         let (channel_max, _, heartbeat) = peer.tuned();
@@ -178,9 +152,7 @@ fn another_protocol_is_answered_with_the_header_and_closed() {
     both_ways(|way| {
         for greeting in [b"AMQP\x00\x01\x00\x00", b"GET / HT"] {
             let mut stream = std::net::TcpStream::connect(way.address()).expect("the port is open");
-            stream
-                .set_read_timeout(Some(Duration::from_secs(20)))
-                .expect("a time that is not zero");
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time that is not zero");
             let mut answer = Vec::new();
             std::io::Write::write_all(&mut stream, greeting).expect("the port is open");
             let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
@@ -199,45 +171,26 @@ fn a_handshake_that_stalls_is_ended() {
         stalled.read_start().expect("the broker begins");
         stalled.expect_end(Duration::from_secs(25));
         silent.expect_end(Duration::from_secs(25));
-        assert!(
-            started.elapsed() > Duration::from_secs(5),
-            "ended after {:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() > Duration::from_secs(5), "ended after {:?}", started.elapsed());
     });
 }
 
 #[test]
 fn heartbeats_keep_an_idle_client_and_a_silent_one_is_dropped() {
     both_ways(|way| {
-        let every_two_seconds = Handshake {
-            heartbeat: 2,
-            ..way.handshake()
-        };
+        let every_two_seconds = Handshake { heartbeat: 2, ..way.handshake() };
         let mut idle = Peer::connect_with(way.address(), &every_two_seconds);
         let mut silent = Peer::connect_with(way.address(), &every_two_seconds);
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(7) {
             idle.send_heartbeat();
-            assert_eq!(
-                idle.end_within(Duration::from_millis(900)),
-                None,
-                "after {:?}",
-                started.elapsed()
-            );
+            assert_eq!(idle.end_within(Duration::from_millis(900)), None, "after {:?}", started.elapsed());
         }
-        assert!(
-            idle.heartbeats() >= 3,
-            "{} heartbeats came in 7 s",
-            idle.heartbeats()
-        );
+        assert!(idle.heartbeats() >= 3, "{} heartbeats came in 7 s", idle.heartbeats());
         idle.open_channel(1);
         idle.close();
         silent.expect_end(Duration::from_secs(8));
-        assert!(
-            silent.heartbeats() >= 1,
-            "the silent client was sent no heartbeat"
-        );
+        assert!(silent.heartbeats() >= 1, "the silent client was sent no heartbeat");
     });
 }
 
@@ -247,12 +200,7 @@ fn heartbeats_keep_an_idle_client_and_a_silent_one_is_dropped() {
 fn after_close_ok_the_client_closes_the_socket() {
     both_ways(|way| {
         let mut peer = way.connect_channel();
-        let close = connection::Close {
-            reply_code: 200,
-            reply_text: b"bye",
-            class_id: 0,
-            method_id: 0,
-        };
+        let close = connection::Close { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 };
         peer.call(0, &Method::ConnectionClose(close), connection::CLOSE_OK);
         assert_eq!(peer.end_within(Duration::from_millis(500)), None);
     });

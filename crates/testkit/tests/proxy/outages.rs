@@ -13,10 +13,7 @@ fn told_at_once(peer: &mut Peer, rabbit: &Rabbit, started: Instant) -> Closed {
     assert!(started.elapsed() < AT_ONCE, "told after {:?}", started.elapsed());
     assert_eq!(closed.code, 320, "{closed:?}");
     let broker = format!("127.0.0.1:{}", rabbit.port());
-    assert!(
-        closed.text.contains(&broker),
-        "the text must name the broker, {broker}: {closed:?}"
-    );
+    assert!(closed.text.contains(&broker), "the text must name the broker, {broker}: {closed:?}");
     closed
 }
 
@@ -86,10 +83,7 @@ fn a_broker_that_stops_and_comes_back_is_used_again() {
         let started = if kill { started } else { Instant::now() };
         told_at_once(&mut consumer, &rabbit, started);
         told_at_once(&mut publisher, &rabbit, started);
-        assert!(
-            warren.http_get("/healthz").is_ok(),
-            "Warren answers while its broker is away"
-        );
+        assert!(warren.http_get("/healthz").is_ok(), "Warren answers while its broker is away");
         if kill {
             rabbit.restart();
         } else {
@@ -144,12 +138,7 @@ fn a_graceful_stop_tells_the_clients_and_ends_well() {
     let mut idle = way.connect();
     publisher.publish(1, &queue, b"just before");
     publisher.expect_confirms(1, 2, 1);
-    let Way {
-        warren: Some(warren), ..
-    } = &way
-    else {
-        unreachable!("the way leads through Warren")
-    };
+    let Way { warren: Some(warren), .. } = &way else { unreachable!("the way leads through Warren") };
     let address = warren.address();
     warren.terminate();
     for peer in [&mut consumer, &mut publisher, &mut idle] {
@@ -174,11 +163,7 @@ fn a_stop_without_clients_is_quick() {
     let mut way = way;
     let started = Instant::now();
     way.warren.take().expect("the way leads through Warren").stop();
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "it took {:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
 }
 
 #[test]

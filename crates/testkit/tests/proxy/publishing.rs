@@ -9,9 +9,7 @@ use warren_wire::method::{basic, channel, tx};
 use warren_wire::{BasicProperties, Method};
 
 /// Sizes around the frame sizes that are negotiated here (4,096 and 131,072).
-const SIZES: [usize; 11] = [
-    0, 1, 4_087, 4_088, 4_089, 8_176, 131_063, 131_064, 131_065, 262_128, 1_000_000,
-];
+const SIZES: [usize; 11] = [0, 1, 4_087, 4_088, 4_089, 8_176, 131_063, 131_064, 131_065, 262_128, 1_000_000];
 
 fn ready(way: &Way, queue: &str) -> u64 {
     way.rabbit.queue(&way.vhost, queue).map_or(0, |q| q.ready)
@@ -24,10 +22,7 @@ fn body(size: usize) -> Vec<u8> {
 #[test]
 fn bodies_of_all_sizes_arrive_whole_in_frames_of_any_size() {
     both_ways(|way| {
-        let small = warren_testkit::Handshake {
-            frame_max: 4096,
-            ..way.handshake()
-        };
+        let small = warren_testkit::Handshake { frame_max: 4096, ..way.handshake() };
         for handshake in [way.handshake(), small] {
             let mut peer = Peer::connect_with(way.address(), &handshake);
             peer.open_channel(1);
@@ -39,10 +34,7 @@ fn bodies_of_all_sizes_arrive_whole_in_frames_of_any_size() {
             peer.expect_confirms(1, 1, SIZES.len() as u64);
             peer.consume(1, &queue, "", true);
             for size in SIZES {
-                assert!(
-                    peer.delivery(1).body == body(size),
-                    "the body of {size} octets is another"
-                );
+                assert!(peer.delivery(1).body == body(size), "the body of {size} octets is another");
             }
             peer.close();
         }
@@ -80,14 +72,9 @@ fn properties_arrive_as_they_were_sent() {
             app_id: Some(b"app"),
             cluster_id: Some(b"cluster"),
         };
-        let publish = basic::Publish {
-            routing_key: queue.as_bytes(),
-            ..PUBLISH
-        };
+        let publish = basic::Publish { routing_key: queue.as_bytes(), ..PUBLISH };
         peer.publish_with(1, &publish, &properties, b"x");
-        eventually("the message is there", Duration::from_secs(5), || {
-            ready(way, &queue) == 1
-        });
+        eventually("the message is there", Duration::from_secs(5), || ready(way, &queue) == 1);
         let message = peer.get(1, &queue, true).expect("one message");
         assert_eq!(message.properties(), properties);
         peer.close();
@@ -99,13 +86,7 @@ fn confirms_begin_at_one_on_every_channel_of_every_client() {
     both_ways(|way| {
         for round in 1..=20 {
             let mut peer = way.connect_channel();
-            peer.declare_with(
-                1,
-                &warren_wire::method::queue::Declare {
-                    queue: b"confirmed",
-                    ..DECLARE
-                },
-            );
+            peer.declare_with(1, &warren_wire::method::queue::Declare { queue: b"confirmed", ..DECLARE });
             // Some publish before they select: those do not count (BROKER-FACTS: publish sequence).
             for _ in 0..round % 3 {
                 peer.publish(1, "confirmed", b"not counted");
@@ -124,9 +105,7 @@ fn confirms_begin_at_one_on_every_channel_of_every_client() {
             peer.close();
         }
         let sent: u64 = (1..=20).map(|round| round % 3 + round + 1).sum();
-        eventually("all are there", Duration::from_secs(5), || {
-            ready(way, "confirmed") == sent
-        });
+        eventually("all are there", Duration::from_secs(5), || ready(way, "confirmed") == sent);
     });
 }
 
@@ -138,17 +117,8 @@ fn a_return_comes_before_the_confirm_of_its_message() {
         peer.confirm_select(1);
         for n in 0..30_u64 {
             let key = if n % 3 == 0 { "nowhere" } else { &queue };
-            let publish = basic::Publish {
-                routing_key: key.as_bytes(),
-                mandatory: true,
-                ..PUBLISH
-            };
-            peer.publish_with(
-                1,
-                &publish,
-                &BasicProperties::default(),
-                format!("{n}").as_bytes(),
-            );
+            let publish = basic::Publish { routing_key: key.as_bytes(), mandatory: true, ..PUBLISH };
+            peer.publish_with(1, &publish, &BasicProperties::default(), format!("{n}").as_bytes());
         }
         let mut returned = Vec::new();
         let mut confirmed = 0;
@@ -156,9 +126,7 @@ fn a_return_comes_before_the_confirm_of_its_message() {
             let frame = peer.next(1);
             if frame.is(basic::RETURN) {
                 let message = peer.content_of(frame);
-                let Method::BasicReturn(r) = message.frame.method() else {
-                    unreachable!("it is a return")
-                };
+                let Method::BasicReturn(r) = message.frame.method() else { unreachable!("it is a return") };
                 assert_eq!(
                     (r.reply_code, r.reply_text, r.routing_key),
                     (312, &b"NO_ROUTE"[..], &b"nowhere"[..])
@@ -166,20 +134,11 @@ fn a_return_comes_before_the_confirm_of_its_message() {
                 returned.push(message.text().parse::<u64>().expect("a number"));
                 continue;
             }
-            let Method::BasicAck(ack) = frame.method() else {
-                panic!("expected a confirm, got {frame:?}")
-            };
+            let Method::BasicAck(ack) = frame.method() else { panic!("expected a confirm, got {frame:?}") };
             confirmed = confirmed.max(ack.delivery_tag);
-            let due = if ack.multiple {
-                1..=ack.delivery_tag
-            } else {
-                ack.delivery_tag..=ack.delivery_tag
-            };
+            let due = if ack.multiple { 1..=ack.delivery_tag } else { ack.delivery_tag..=ack.delivery_tag };
             for n in due.map(|tag| tag - 1).filter(|n| n % 3 == 0) {
-                assert!(
-                    returned.contains(&n),
-                    "message {n} was confirmed before it was returned"
-                );
+                assert!(returned.contains(&n), "message {n} was confirmed before it was returned");
             }
         }
         assert_eq!(returned, (0..30).filter(|n| n % 3 == 0).collect::<Vec<_>>());
@@ -198,11 +157,7 @@ fn a_transaction_publishes_and_settles_at_commit_only() {
         peer.call(1, &Method::TxRollback, tx::ROLLBACK_OK);
         peer.publish(1, &queue, b"first");
         peer.publish(1, &queue, b"second");
-        assert_eq!(
-            observer.ready(1, &queue),
-            0,
-            "nothing is published before the commit"
-        );
+        assert_eq!(observer.ready(1, &queue), 0, "nothing is published before the commit");
         peer.call(1, &Method::TxCommit, tx::COMMIT_OK);
         assert_eq!(observer.ready(1, &queue), 2);
 
@@ -213,16 +168,10 @@ fn a_transaction_publishes_and_settles_at_commit_only() {
         peer.ack(1, first.tag(), false);
         peer.call(1, &Method::TxCommit, tx::COMMIT_OK);
         peer.close_channel(1);
-        assert_eq!(
-            observer.ready(1, &queue),
-            1,
-            "the first was settled, the second never taken"
-        );
+        assert_eq!(observer.ready(1, &queue), 1, "the first was settled, the second never taken");
         peer.open_channel(1);
         peer.publish(1, &queue, b"third"); // a new channel of that number is in no transaction
-        eventually("the third is there", Duration::from_secs(5), || {
-            observer.ready(1, &queue) == 2
-        });
+        eventually("the third is there", Duration::from_secs(5), || observer.ready(1, &queue) == 2);
         peer.close();
         observer.close();
     });
@@ -277,41 +226,21 @@ fn a_publish_to_a_missing_exchange_is_its_own_clients_error_only() {
         }
         plain.close();
         neighbour.close();
-        eventually("all others are published", Duration::from_secs(5), || {
-            ready(way, &queue) == 4 * rounds
-        });
+        eventually("all others are published", Duration::from_secs(5), || ready(way, &queue) == 4 * rounds);
         observer.close();
     });
 }
 
 /// Publish and channel.close in one write: 404 and then close-ok must come.
 fn publish_to_nowhere_and_close(guilty: &mut Peer, round: u64) {
-    let publish = basic::Publish {
-        exchange: b"no-such-exchange",
-        routing_key: b"x",
-        ..PUBLISH
-    };
+    let publish = basic::Publish { exchange: b"no-such-exchange", routing_key: b"x", ..PUBLISH };
     let mut bytes = guilty.encode_publish(1, &publish, &BasicProperties::default(), b"lost");
-    let close = channel::Close {
-        reply_code: 200,
-        reply_text: b"",
-        class_id: 0,
-        method_id: 0,
-    };
+    let close = channel::Close { reply_code: 200, reply_text: b"", class_id: 0, method_id: 0 };
     Method::ChannelClose(close).write(1, &mut bytes);
     guilty.send_bytes(&bytes);
     let closed = guilty.expect_channel_close(1);
-    assert_eq!(
-        (closed.code, closed.class, closed.method),
-        (404, 60, 40),
-        "round {round}: {closed:?}"
-    );
-    assert!(
-        closed
-            .text
-            .starts_with("NOT_FOUND - no exchange 'no-such-exchange' in vhost '"),
-        "{closed:?}"
-    );
+    assert_eq!((closed.code, closed.class, closed.method), (404, 60, 40), "round {round}: {closed:?}");
+    assert!(closed.text.starts_with("NOT_FOUND - no exchange 'no-such-exchange' in vhost '"), "{closed:?}");
     guilty.expect(1, channel::CLOSE_OK);
 }
 
@@ -322,10 +251,7 @@ fn a_connection_closed_right_after_a_bad_publish_hurts_nobody() {
         let queue = observer.declare(1, "");
         for _ in 0..30 {
             let mut guilty = way.connect_channel();
-            let publish = basic::Publish {
-                exchange: b"no-such-exchange",
-                ..PUBLISH
-            };
+            let publish = basic::Publish { exchange: b"no-such-exchange", ..PUBLISH };
             guilty.publish_with(1, &publish, &BasicProperties::default(), b"lost");
             guilty.close();
             let mut guilty = way.connect_channel();
@@ -353,10 +279,7 @@ fn errors_of_a_channel_are_the_brokers() {
             seen.push(format!("{name}: {closed:?}"));
         };
         error("an exchange that is not there", &|p| {
-            let publish = basic::Publish {
-                exchange: b"nowhere",
-                ..PUBLISH
-            };
+            let publish = basic::Publish { exchange: b"nowhere", ..PUBLISH };
             p.publish_with(1, &publish, &BasicProperties::default(), b"");
         });
         error("transaction after confirms", &|p| {
@@ -365,29 +288,17 @@ fn errors_of_a_channel_are_the_brokers() {
         });
         error("an ack for nothing", &|p| p.ack(1, 7, false));
         error("another user", &|p| {
-            let properties = BasicProperties {
-                user_id: Some(b"somebody"),
-                ..BasicProperties::default()
-            };
+            let properties = BasicProperties { user_id: Some(b"somebody"), ..BasicProperties::default() };
             p.publish_with(1, &PUBLISH, &properties, b"");
         });
         error("a reserved name", &|p| {
             p.send(
                 1,
-                &Method::QueueDeclare(warren_wire::method::queue::Declare {
-                    queue: b"amq.mine",
-                    ..DECLARE
-                }),
+                &Method::QueueDeclare(warren_wire::method::queue::Declare { queue: b"amq.mine", ..DECLARE }),
             );
         });
         error("a queue that is not there", &|p| {
-            p.send(
-                1,
-                &Method::BasicGet(basic::Get {
-                    queue: b"nowhere",
-                    no_ack: true,
-                }),
-            );
+            p.send(1, &Method::BasicGet(basic::Get { queue: b"nowhere", no_ack: true }));
         });
         peer.close();
         seen
@@ -417,13 +328,8 @@ fn a_client_killed_in_a_publish_of_50_mb_disturbs_nobody_and_publishes_nothing()
             neighbour.publish(1, &queue, b"after");
             neighbour.expect_confirms(1, n, 1);
         }
-        eventually("what was whole is there", Duration::from_secs(5), || {
-            ready(way, &quiet) == 1
-        });
-        assert_eq!(
-            neighbour.get(1, &quiet, true).expect("one message").text(),
-            "whole"
-        );
+        eventually("what was whole is there", Duration::from_secs(5), || ready(way, &quiet) == 1);
+        assert_eq!(neighbour.get(1, &quiet, true).expect("one message").text(), "whole");
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(neighbour.ready(1, &quiet), 0, "half a message was published");
         assert_eq!(neighbour.ready(1, &queue), 102);
@@ -432,10 +338,7 @@ fn a_client_killed_in_a_publish_of_50_mb_disturbs_nobody_and_publishes_nothing()
 }
 
 fn send_half_of_50_mb(victim: &mut Peer, queue: &str) {
-    let publish = basic::Publish {
-        routing_key: queue.as_bytes(),
-        ..PUBLISH
-    };
+    let publish = basic::Publish { routing_key: queue.as_bytes(), ..PUBLISH };
     let size = 50_000_000;
     let mut bytes = Vec::new();
     Method::BasicPublish(publish).write(1, &mut bytes);
@@ -463,10 +366,7 @@ fn a_client_that_publishes_and_vanishes_has_published() {
             if round % 2 == 0 {
                 peer.confirm_select(1); // the confirms will never be read
             }
-            let publish = basic::Publish {
-                routing_key: queue.as_bytes(),
-                ..PUBLISH
-            };
+            let publish = basic::Publish { routing_key: queue.as_bytes(), ..PUBLISH };
             let one = peer.encode_publish(1, &publish, &BasicProperties::default(), &[b'x'; 200]);
             let mut bytes = one.repeat(100);
             bytes.extend_from_slice(&one[..one.len() - 1]); // one that lacks its last octet is not published
@@ -493,9 +393,7 @@ fn a_client_that_says_that_it_will_write_no_more_has_published() {
         }
         peer.finish_writing();
         peer.expect_end(Duration::from_secs(10));
-        eventually("all are there", Duration::from_secs(10), || {
-            observer.ready(1, &queue) == 100
-        });
+        eventually("all are there", Duration::from_secs(10), || observer.ready(1, &queue) == 100);
         observer.close();
     });
 }

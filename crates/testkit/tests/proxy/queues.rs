@@ -7,11 +7,7 @@ use warren_wire::method::{basic, exchange, queue};
 use warren_wire::{Method, Table};
 
 fn exclusive(name: &[u8]) -> queue::Declare<'_> {
-    queue::Declare {
-        queue: name,
-        exclusive: true,
-        ..DECLARE
-    }
+    queue::Declare { queue: name, exclusive: true, ..DECLARE }
 }
 
 #[test]
@@ -39,29 +35,18 @@ fn an_exclusive_queue_is_locked_for_others_and_goes_with_its_owner() {
         owner.publish(2, "mine", b"from the owner");
         assert_eq!(owner.delivery(1).text(), "from the owner");
         owner.close();
-        assert_eq!(
-            way.rabbit.queue(&way.vhost, "mine"),
-            None,
-            "gone when close-ok comes"
-        );
+        assert_eq!(way.rabbit.queue(&way.vhost, "mine"), None, "gone when close-ok comes");
         other.declare_with(1, &exclusive(b"mine"));
         drop(other);
-        eventually(
-            "the queue of a client that vanished is gone",
-            Duration::from_secs(10),
-            || way.rabbit.queue(&way.vhost, "mine").is_none(),
-        );
+        eventually("the queue of a client that vanished is gone", Duration::from_secs(10), || {
+            way.rabbit.queue(&way.vhost, "mine").is_none()
+        });
     });
 }
 
 /// What only the owner of `mine` may do.
 fn forbidden() -> Vec<Method<'static>> {
-    let delete = queue::Delete {
-        queue: b"mine",
-        if_unused: false,
-        if_empty: false,
-        no_wait: false,
-    };
+    let delete = queue::Delete { queue: b"mine", if_unused: false, if_empty: false, no_wait: false };
     let bind = queue::Bind {
         queue: b"mine",
         exchange: b"amq.fanout",
@@ -71,24 +56,11 @@ fn forbidden() -> Vec<Method<'static>> {
     };
     vec![
         Method::QueueDeclare(exclusive(b"mine")),
-        Method::QueueDeclare(queue::Declare {
-            queue: b"mine",
-            passive: true,
-            ..DECLARE
-        }),
+        Method::QueueDeclare(queue::Declare { queue: b"mine", passive: true, ..DECLARE }),
         Method::QueueBind(bind),
-        Method::BasicConsume(basic::Consume {
-            queue: b"mine",
-            ..CONSUME
-        }),
-        Method::BasicGet(basic::Get {
-            queue: b"mine",
-            no_ack: true,
-        }),
-        Method::QueuePurge(queue::Purge {
-            queue: b"mine",
-            no_wait: false,
-        }),
+        Method::BasicConsume(basic::Consume { queue: b"mine", ..CONSUME }),
+        Method::BasicGet(basic::Get { queue: b"mine", no_ack: true }),
+        Method::QueuePurge(queue::Purge { queue: b"mine", no_wait: false }),
         Method::QueueDelete(delete),
     ]
 }
@@ -113,36 +85,21 @@ fn an_owner_uses_its_exclusive_queue_from_any_channel() {
         };
         owner.call(2, &Method::QueueBind(bind), queue::BIND_OK);
         owner.consume(3, "mine", "", false);
-        let fanout = basic::Publish {
-            exchange: b"amq.fanout",
-            ..warren_testkit::peer::PUBLISH
-        };
+        let fanout = basic::Publish { exchange: b"amq.fanout", ..warren_testkit::peer::PUBLISH };
         owner.publish_with(2, &fanout, &warren_wire::BasicProperties::default(), b"hello");
         let message = owner.delivery(3);
         owner.ack(3, message.tag(), false);
         owner.cancel(3, &consumer_tag(&message));
         assert_eq!(owner.ready(1, "mine"), 0);
-        owner.call(
-            2,
-            &Method::QueuePurge(queue::Purge {
-                queue: b"mine",
-                no_wait: false,
-            }),
-            queue::PURGE_OK,
-        );
+        owner.call(2, &Method::QueuePurge(queue::Purge { queue: b"mine", no_wait: false }), queue::PURGE_OK);
         owner.delete_queue(1, "mine");
-        assert_eq!(
-            owner.get(1, &before, true).map(|m| m.text()).as_deref(),
-            Some("x")
-        );
+        assert_eq!(owner.get(1, &before, true).map(|m| m.text()).as_deref(), Some("x"));
         owner.close();
     });
 }
 
 fn consumer_tag(message: &warren_testkit::peer::Message) -> String {
-    let Method::BasicDeliver(deliver) = message.frame.method() else {
-        panic!("not a deliver: {message:?}")
-    };
+    let Method::BasicDeliver(deliver) = message.frame.method() else { panic!("not a deliver: {message:?}") };
     String::from_utf8_lossy(deliver.consumer_tag).into_owned()
 }
 
@@ -209,9 +166,7 @@ fn an_empty_name_means_the_queue_declared_last_on_the_channel() {
         let third = peer.declare(1, "named");
         assert_eq!(third, "named");
         peer.publish(2, "named", b"third");
-        eventually("it is there", Duration::from_secs(5), || {
-            peer.ready(2, "named") == 1
-        });
+        eventually("it is there", Duration::from_secs(5), || peer.ready(2, "named") == 1);
         assert_eq!(peer.get(1, "", true).expect("a message").text(), "third");
         peer.close();
     });
@@ -222,15 +177,9 @@ fn an_empty_name_without_a_queue_is_refused() {
     same_both_ways(|way| {
         let mut peer = way.connect();
         let mut seen = Vec::new();
-        let get = Method::BasicGet(basic::Get {
-            queue: b"",
-            no_ack: true,
-        });
+        let get = Method::BasicGet(basic::Get { queue: b"", no_ack: true });
         let consume = Method::BasicConsume(CONSUME);
-        let purge = Method::QueuePurge(queue::Purge {
-            queue: b"",
-            no_wait: false,
-        });
+        let purge = Method::QueuePurge(queue::Purge { queue: b"", no_wait: false });
         for method in [get, consume, purge] {
             peer.open_channel(1);
             peer.send(1, &method);
@@ -253,20 +202,10 @@ fn an_empty_name_without_a_queue_is_refused() {
 fn declares_without_an_answer_take_effect_in_order() {
     both_ways(|way| {
         let mut peer = way.connect_channel();
-        let declare = queue::Declare {
-            queue: b"quiet",
-            no_wait: true,
-            ..DECLARE
-        };
+        let declare = queue::Declare { queue: b"quiet", no_wait: true, ..DECLARE };
         peer.send(1, &Method::QueueDeclare(declare));
         peer.publish(1, "quiet", b"x");
-        peer.send(
-            1,
-            &Method::QueueDeclare(queue::Declare {
-                no_wait: true,
-                ..DECLARE
-            }),
-        );
+        peer.send(1, &Method::QueueDeclare(queue::Declare { no_wait: true, ..DECLARE }));
         let bind = queue::Bind {
             queue: b"",
             exchange: b"amq.fanout",
@@ -275,19 +214,10 @@ fn declares_without_an_answer_take_effect_in_order() {
             arguments: Table::EMPTY,
         };
         peer.send(1, &Method::QueueBind(bind));
-        let fanout = basic::Publish {
-            exchange: b"amq.fanout",
-            ..warren_testkit::peer::PUBLISH
-        };
+        let fanout = basic::Publish { exchange: b"amq.fanout", ..warren_testkit::peer::PUBLISH };
         peer.publish_with(1, &fanout, &warren_wire::BasicProperties::default(), b"bound");
-        assert_eq!(
-            peer.get(1, "", true).expect("what came by the binding").text(),
-            "bound"
-        );
-        assert_eq!(
-            peer.get(1, "quiet", true).expect("what was sent there").text(),
-            "x"
-        );
+        assert_eq!(peer.get(1, "", true).expect("what came by the binding").text(), "bound");
+        assert_eq!(peer.get(1, "quiet", true).expect("what was sent there").text(), "x");
         peer.close();
     });
 }
@@ -307,10 +237,7 @@ fn exchanges_are_declared_bound_and_deleted() {
             arguments: Table::EMPTY,
         };
         peer.call(1, &Method::ExchangeDeclare(declare), exchange::DECLARE_OK);
-        let passive = exchange::Declare {
-            passive: true,
-            ..declare
-        };
+        let passive = exchange::Declare { passive: true, ..declare };
         peer.call(1, &Method::ExchangeDeclare(passive), exchange::DECLARE_OK);
         let bind = exchange::Bind {
             destination: b"amq.fanout",
@@ -329,20 +256,10 @@ fn exchanges_are_declared_bound_and_deleted() {
             arguments: Table::EMPTY,
         };
         peer.call(1, &Method::QueueBind(to_queue), queue::BIND_OK);
-        let publish = basic::Publish {
-            exchange: b"source",
-            routing_key: b"a.b",
-            ..warren_testkit::peer::PUBLISH
-        };
-        peer.publish_with(
-            1,
-            &publish,
-            &warren_wire::BasicProperties::default(),
-            b"through two",
-        );
-        eventually("it is there", Duration::from_secs(5), || {
-            peer.ready(1, &name) == 1
-        });
+        let publish =
+            basic::Publish { exchange: b"source", routing_key: b"a.b", ..warren_testkit::peer::PUBLISH };
+        peer.publish_with(1, &publish, &warren_wire::BasicProperties::default(), b"through two");
+        eventually("it is there", Duration::from_secs(5), || peer.ready(1, &name) == 1);
         let unbind = exchange::Unbind {
             destination: b"amq.fanout",
             source: b"source",
@@ -351,11 +268,7 @@ fn exchanges_are_declared_bound_and_deleted() {
             arguments: Table::EMPTY,
         };
         peer.call(1, &Method::ExchangeUnbind(unbind), exchange::UNBIND_OK);
-        let delete = exchange::Delete {
-            exchange: b"source",
-            if_unused: false,
-            no_wait: false,
-        };
+        let delete = exchange::Delete { exchange: b"source", if_unused: false, no_wait: false };
         peer.call(1, &Method::ExchangeDelete(delete), exchange::DELETE_OK);
         peer.close();
     });
