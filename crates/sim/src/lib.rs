@@ -26,6 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rng::Rng;
 use scenario::{Between, Scenario};
 use trace::Trace;
+use warren_engine::Options;
 use world::{Totals, World};
 
 /// What all runs have in common.
@@ -35,6 +36,15 @@ pub struct Settings {
     pub between: Between,
     /// Steps of each run; drawn from the seed when `None`.
     pub steps: Option<u64>,
+    /// Changes each engine's options before it begins: for bugs that are put in on purpose.
+    pub adjust: fn(&mut Options),
+}
+
+impl Settings {
+    /// Engines as they are, runs as long as their seeds want.
+    pub fn new(between: Between) -> Settings {
+        Settings { between, steps: None, adjust: |_| {} }
+    }
 }
 
 /// Why a run failed.
@@ -60,7 +70,7 @@ pub fn run(seed: u64, settings: Settings, trace: Trace) -> Result<Totals, Failur
     let drawn = if rng.chance(1, 20) { rng.between(2000, 8000) } else { rng.between(200, 1500) };
     let steps = settings.steps.unwrap_or(drawn);
     let failure = |what, when| Failure { seed, what, when, story: Vec::new() };
-    let mut world = World::new(scenario, seed, trace).map_err(|what| failure(what, "before the first step".into()))?;
+    let mut world = World::new(scenario, seed, settings.adjust, trace).map_err(|what| failure(what, "before the first step".into()))?;
     let what = match catch_unwind(AssertUnwindSafe(|| world.run(steps))) {
         Ok(Ok(())) => return Ok(world.totals()),
         Ok(Err(what)) => what,

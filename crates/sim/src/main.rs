@@ -29,7 +29,7 @@ struct Args {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
-    let settings = Settings { between: Between::Warren, steps: None };
+    let settings = Settings::new(Between::Warren);
     let mut args = Args { seeds: 100, start: 1, one: false, trace: false, keep_going: false, settings };
     while let Some(word) = words.next() {
         let mut number = || {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use warren_broker::{ConfirmStyle, Options, User};
 use warren_engine::config::{Config, Limits};
 
+use crate::client::plan::ROLES;
 use crate::client::work::OPS;
 use crate::rng::Rng;
 
@@ -61,6 +62,8 @@ pub struct Scenario {
     pub stable: usize,
     /// Out of ten consumers, so many take no acknowledgements.
     pub no_ack: usize,
+    /// Weight of each role of a channel.
+    pub roles: [u32; ROLES.len()],
     /// Weight of each op, times what its role makes of it.
     pub ops: [u32; OPS],
     /// Clients commit errors that cost their connection.
@@ -84,6 +87,10 @@ impl Scenario {
         for weight in &mut ops {
             *weight = *rng.pick(&[0, 1, 2, 2, 4, 8]);
         }
+        let mut roles = [0; ROLES.len()];
+        for weight in &mut roles {
+            *weight = *rng.pick(&[0, 1, 1, 2, 6]);
+        }
         let tight = rng.chance(1, 4);
         Scenario {
             between,
@@ -94,6 +101,7 @@ impl Scenario {
             users: names(&["alice", "bob"], 1 + usize::from(rng.chance(1, 3))),
             stable: 1 + rng.below(3),
             no_ack: *rng.pick(&[0, 0, 3, 6]),
+            roles,
             ops,
             connection_errors: rng.chance(1, 6),
             pace: draw_pace(rng),

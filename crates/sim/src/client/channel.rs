@@ -12,7 +12,7 @@ use super::{Client, Ctx};
 use crate::cover::Path;
 use crate::oracle::chan::Settle;
 use crate::oracle::message::MsgId;
-use crate::oracle::{ChanIx, QueueIx};
+use crate::oracle::{ChanIx, Kind, QueueIx};
 
 /// How far a channel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,7 +331,9 @@ impl Channel {
         if let Some(Incoming { queue: Some(queue), .. }) = self.incoming {
             ctx.oracle.queues[queue].lossy = true;
         }
-        if let Some(queue) = self.reply_queue {
+        if let Some(queue) = self.reply_queue
+            && ctx.oracle.queues[queue].kind == Kind::Reply
+        {
             ctx.oracle.queues[queue].deleted = true;
         }
     }

@@ -48,7 +48,8 @@ impl Channel {
 
     /// Direct reply-to, or an exclusive queue for replies.
     fn consume_replies(&mut self, me: Me, names: &mut u32, ctx: &mut Ctx<'_>) -> bool {
-        if self.reply_queue.is_some() {
+        let before = self.consumers.iter().any(|c| c.reply);
+        if self.reply_queue.is_some() || before {
             return false;
         }
         if ctx.rng.chance(1, 3) {

@@ -1,7 +1,5 @@
 //! What a channel is told, held against what is due to it.
 
-use std::collections::VecDeque;
-
 use warren_wire::method::{basic, channel, queue, split_id};
 use warren_wire::{Method, MethodId};
 
@@ -182,7 +180,7 @@ impl Channel {
         self.expect.clear();
         self.mail.clear();
         self.unconfirmed.clear();
-        self.outgoing = VecDeque::new();
+        self.drop_outgoing();
         ctx.oracle.drop_unsealed(self.chan);
         self.release(ctx);
         if self.close_written {
@@ -192,6 +190,13 @@ impl Channel {
         self.send(&Method::ChannelCloseOk, Mark::CloseOk);
         self.state = State::Answering { await_ok: self.close_written };
         Ok(())
+    }
+
+    /// What was not written is forgotten, except the rest of a content: a method in the middle of one would cost the
+    /// connection.
+    fn drop_outgoing(&mut self) {
+        let rest = self.outgoing.iter().take_while(|unit| unit.mark == Mark::ContentPart).count() + 1;
+        self.outgoing.truncate(if self.in_content { rest } else { 0 });
     }
 
     fn cover_error(&self, code: u16, method: MethodId, ctx: &mut Ctx<'_>) {

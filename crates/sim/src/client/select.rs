@@ -63,6 +63,7 @@ impl Channel {
         for (id, _) in std::mem::take(&mut self.tx_publishes) {
             ctx.oracle.messages[id].fate = crate::oracle::message::Fate::Never;
         }
+        self.settled_tag = None;
         let undone = std::mem::take(&mut self.tx_settles);
         self.held.extend(undone.into_iter().map(|(tag, held, _)| (tag, held)));
         self.request(&Method::TxRollback, Some(Expect::RollbackOk));

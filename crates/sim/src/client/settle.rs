@@ -54,7 +54,7 @@ impl Channel {
             c.life != Life::Ended && !c.no_ack && (c.prefetch == 0 || c.unacked < c.prefetch)
         };
         let getting = self.expect.iter().any(|e| matches!(e, Expect::Get { .. }));
-        !getting && !self.consumers.iter().any(may_come)
+        !getting && self.incoming.is_none() && !self.consumers.iter().any(may_come)
     }
 
     fn settle_with(&mut self, method: &Method<'_>, tag: u64, multiple: bool, how: Settle, ctx: &mut Ctx<'_>) {

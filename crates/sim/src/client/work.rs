@@ -156,9 +156,10 @@ impl Client {
                 if writes && (!working || self.doom.is_some() || ctx.rng.chance(1, 2)) {
                     self.write_some(ctx);
                 } else if working && self.doom.is_none() {
-                    let before = (self.plan.acts, self.written, self.stage);
+                    let state = |c: &Client| (c.plan.acts, c.written, c.stage, c.vanishing);
+                    let before = state(self);
                     self.begin(ctx);
-                    return before != (self.plan.acts, self.written, self.stage) || self.has_outgoing();
+                    return before != state(self) || self.has_outgoing();
                 } else {
                     return false;
                 }
@@ -220,14 +221,18 @@ impl Client {
         if self.stage == Stage::Open && self.plan.end == End::Vanish && ctx.rng.chance(1, 100) {
             self.plan.acts = 0;
         }
-        let open: Vec<usize> =
-            (0..self.channels.len()).filter(|&at| self.channels[at].state != State::Free).collect();
-        if open.is_empty() || (open.len() < self.plan.channels && ctx.rng.chance(1, 6)) {
+        let open = self.channels.iter().filter(|c| c.state != State::Free).count();
+        if open == 0 || (open < self.plan.channels && ctx.rng.chance(1, 6)) {
             self.open_channel(ctx);
             return;
         }
-        let place = *ctx.rng.pick(&open);
-        self.work_on(place, ctx);
+        let patient = self.plan.patient;
+        let ready: Vec<usize> =
+            (0..self.channels.len()).filter(|&at| self.channels[at].is_ready(patient)).collect();
+        if !ready.is_empty() {
+            let place = *ctx.rng.pick(&ready);
+            self.work_on(place, ctx);
+        }
     }
 
     fn open_channel(&mut self, ctx: &mut Ctx<'_>) {
@@ -235,7 +240,7 @@ impl Client {
             return;
         }
         let number = 1 + ctx.rng.below(self.plan.numbers.into()) as u16;
-        let role = *ctx.rng.pick(&ROLES);
+        let role = ROLES[ctx.rng.weighted(ctx.scenario.roles.iter().copied()).unwrap_or(0)];
         let acts = self.plan.channel_acts;
         let place = match self.channels.iter().position(|c| c.number == number) {
             Some(place) if self.channels[place].state != State::Free => return,
@@ -256,10 +261,6 @@ impl Client {
 
     fn work_on(&mut self, place: usize, ctx: &mut Ctx<'_>) {
         let channel = &mut self.channels[place];
-        let waits = self.plan.patient && !channel.doomed && !channel.is_settled();
-        if !channel.is_usable() || waits || channel.expect.len() > 8 {
-            return;
-        }
         if channel.acts == 0 {
             channel.close(ctx);
             return;
@@ -351,6 +352,12 @@ impl Client {
 }
 
 impl Channel {
+    /// Whether something new may be begun: now, or with patience when all is answered.
+    fn is_ready(&self, patient: bool) -> bool {
+        let waits = patient && !self.doomed && !self.is_settled();
+        self.is_usable() && !waits && self.expect.len() <= 8 && self.outgoing.len() < 12
+    }
+
     fn flow(&mut self) {
         let flow = warren_wire::method::channel::Flow { active: true };
         let ok = warren_wire::method::channel::FLOW_OK;

@@ -123,6 +123,7 @@ impl Oracle {
     /// arrived is not known.
     pub fn vanish(&mut self, chan: ChanIx, end: u64) {
         self.cut(chan, end, true);
+        self.doubt(chan);
         let chan = &mut self.chans[chan];
         chan.alive = false;
         chan.due = chan.strict;
@@ -134,6 +135,13 @@ impl Oracle {
         let chan = &mut self.chans[chan];
         chan.alive = false;
         chan.due = false;
+    }
+
+    /// The connection was closed with an error: what other channels had under way may have been carried out or not.
+    pub fn doubt(&mut self, chan: ChanIx) {
+        for &(id, _, _) in &self.chans[chan].settles {
+            self.messages[id].unsure += 1;
+        }
     }
 
     fn cut(&mut self, chan: ChanIx, end: u64, unsure: bool) {
@@ -153,11 +161,6 @@ impl Oracle {
             match how {
                 Settle::Gone => counts.gone -= 1,
                 Settle::Requeue => counts.requeued -= 1,
-            }
-        }
-        if unsure {
-            for &(id, _, _) in &chan.settles {
-                self.messages[id].unsure += 1;
             }
         }
         chan.settles_sealed = chan.settles_sealed.min(kept);

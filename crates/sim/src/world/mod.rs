@@ -12,6 +12,7 @@ pub mod quiet;
 pub mod warren;
 
 use warren_broker::ConnId;
+use warren_engine::Options;
 use warren_engine::metrics::Metrics;
 
 use crate::client::plan::Plan;
@@ -28,6 +29,9 @@ use warren::Warren;
 
 /// Frames and deliveries that the broker does at a time, at most.
 const BROKER_BITE: usize = 6;
+
+/// Choices in a row that may fall on clients with nothing to do.
+const MOST_TRIES: u32 = 20;
 
 /// Which connection of the world, as its middle numbers them.
 pub type Place = usize;
@@ -130,13 +134,13 @@ impl Totals {
 
 impl World {
     /// The world of a seed, before anything has happened.
-    pub fn new(scenario: Scenario, seed: u64, trace: Trace) -> Check<World> {
+    pub fn new(scenario: Scenario, seed: u64, adjust: fn(&mut Options), trace: Trace) -> Check<World> {
         let mut rng = Rng::new(seed ^ 0xA5A5);
         let mut oracle = Oracle::default();
         let broker = BrokerSide::new(&scenario, rng.next(), &mut oracle)?;
         let middle = match scenario.between {
             Between::Nothing => Middle::Direct(Direct::default()),
-            Between::Warren => Middle::Warren(Box::new(Warren::new(&scenario, rng.next()))),
+            Between::Warren => Middle::Warren(Box::new(Warren::new(&scenario, rng.next(), adjust))),
         };
         let mut world = World {
             scenario,
@@ -195,6 +199,16 @@ impl World {
     /// Does one thing.
     fn step(&mut self) -> Check {
         self.list_possible();
+        for _ in 0..MOST_TRIES {
+            if self.try_step()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// False when chance chose a client that had nothing to do.
+    fn try_step(&mut self) -> Check<bool> {
         let at = self.rng.weighted(self.possible.iter().map(|&(_, weight)| weight)).unwrap_or(0);
         let (action, _) = self.possible[at];
         let piece = match self.rng.below(8) {
@@ -231,10 +245,12 @@ impl World {
         }
     }
 
-    fn perform(&mut self, action: Action, piece: usize) -> Check {
+    fn perform(&mut self, action: Action, piece: usize) -> Check<bool> {
         self.steps += 1;
         let (now, step) = (self.now, self.steps);
-        self.trace.line(format_args!("[{step} {now} ms] {action:?}"));
+        if !matches!(action, Action::Act(_) | Action::Time) {
+            self.trace.line(format_args!("[{step} {now} ms] {action:?}"));
+        }
         match action {
             Action::Time => {
                 self.now += self.rng.between(0, 3);
@@ -248,7 +264,10 @@ impl World {
                 if hurry {
                     client.hurry();
                 }
-                client.act(true, &mut outside.ctx);
+                if !client.act(true, &mut outside.ctx) {
+                    self.steps -= 1;
+                    return Ok(false);
+                }
             }
             Action::Step(conn) => {
                 let most = 1 + self.rng.below(BROKER_BITE);
@@ -267,9 +286,10 @@ impl World {
             }
         }
         match &self.middle {
-            Middle::Warren(warren) => warren.check(),
-            Middle::Direct(_) => Ok(()),
+            Middle::Warren(warren) => warren.check()?,
+            Middle::Direct(_) => {}
         }
+        Ok(true)
     }
 
     /// The parts that a client or the middle may touch, and the middle.

@@ -30,11 +30,12 @@ pub struct Warren {
 }
 
 impl Warren {
-    pub(super) fn new(scenario: &Scenario, seed: u64) -> Warren {
+    pub(super) fn new(scenario: &Scenario, seed: u64, adjust: fn(&mut Options)) -> Warren {
         let config = Arc::new(scenario.config());
         let workers = scenario.workers;
         let engine = |worker| {
-            let options = Options { worker, workers, seed: seed ^ worker as u64 };
+            let mut options = Options { worker, workers, ..Options::single(seed ^ worker as u64) };
+            adjust(&mut options);
             Engine::new(Arc::clone(&config), options, Time(0))
         };
         Warren { engines: (0..workers).map(engine).collect(), sessions: Vec::new(), upstreams: Vec::new() }
