@@ -124,7 +124,7 @@ impl Engine {
             let id = self.tenants[tenant].upstreams[at];
             loop {
                 let upstream = &mut self.upstreams[id];
-                if upstream.stage != Stage::Ready || upstream.purpose != purpose {
+                if upstream.stage != Stage::Ready || upstream.purpose != purpose || upstream.held_back {
                     break;
                 }
                 let idle = match mode {
@@ -152,7 +152,7 @@ impl Engine {
         let mut count = 0;
         for &id in &self.tenants[tenant].upstreams {
             let upstream = &self.upstreams[id];
-            if upstream.stage != Stage::Ready {
+            if upstream.stage != Stage::Ready || upstream.held_back {
                 continue;
             }
             if upstream.purpose == Purpose::Any {

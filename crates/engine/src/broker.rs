@@ -9,11 +9,12 @@ use warren_wire::frame::{
 use warren_wire::method::{Method, basic, connection, method_id};
 
 use crate::api::Link;
-use crate::channel::Standing;
+use crate::channel::{Channel, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::flow::To;
 use crate::ids::{SessionId, UpChannelId, UpstreamId};
+use crate::publish::whole_body;
 use crate::upstream::{Incoming, Purpose, Stage};
 
 /// Where the delivery tag stands in the payload of ack and nack.
@@ -64,45 +65,52 @@ impl Engine {
         }
     }
 
-    /// A delivery that is complete in the buffer.
+    /// Deliveries that are complete in the buffer, one after the other on one channel.
     #[inline]
-    fn deliver_run(&mut self, up: UpChannelId, buf: &mut [u8], frame: &Frame) -> Option<usize> {
+    fn deliver_run(&mut self, up: UpChannelId, buf: &mut [u8], first: &Frame) -> Option<usize> {
         let state = self.up_channels.get_mut(up)?;
         let channel = self.channels.get_mut(state.owner?)?;
         if channel.speaking.is_some() || state.incoming != Incoming::None || state.closing {
             return None;
         }
-        let payload = frame.payload(buf);
-        let tag_len = usize::from(*payload.get(4)?);
-        let consumer = channel.consumer(payload.get(5..5 + tag_len)?)?;
-        let consumer = &channel.consumers[consumer];
-        let tag_at = frame.start + HEADER_LEN + 5 + tag_len;
-        if consumer.reply_to || payload.len() < 5 + tag_len + 9 {
-            return None;
-        }
-        let no_ack = consumer.no_ack;
-        let tag = get_u64(buf, tag_at);
         let session = self.sessions.get(channel.session)?;
-        if tag != state.unacked.next() {
+        let max_payload = session.max_payload;
+        let (mut end, mut count) = (first.start, 0);
+        let mut next = Some(*first);
+        while let Some(method) = next
+            && let Some((tag_at, consumer)) = delivery(channel, method.payload(buf))
+            && let Some(after) = whole_delivery(buf, &method, max_payload)
+        {
+            let tag_at = method.start + HEADER_LEN + tag_at;
+            let (no_ack, reply_to) =
+                (channel.consumers[consumer].no_ack, channel.consumers[consumer].reply_to);
+            let tag = get_u64(buf, tag_at);
+            if reply_to || tag != state.unacked.next() {
+                break;
+            }
+            state.unacked.push(!no_ack);
+            let client_tag = channel.next_delivery;
+            channel.next_delivery += 1;
+            channel.deliveries.note(client_tag, up, tag);
+            #[cfg(feature = "sabotage")]
+            let client_tag =
+                if self.options.sabotage == crate::engine::Sabotage::TagOffset { tag } else { client_tag };
+            if client_tag != tag {
+                put_u64(buf, tag_at, client_tag);
+            }
+            end = after;
+            count += 1;
+            next = next_frame(buf, end, max_payload).ok().flatten().filter(|f| f.channel == first.channel);
+        }
+        if count == 0 {
             return None;
         }
-        let end = whole_delivery(buf, frame, session.max_payload)?;
-        state.unacked.push(!no_ack);
-        let client_tag = channel.next_delivery;
-        channel.next_delivery += 1;
-        channel.deliveries.note(client_tag, up, tag);
-        #[cfg(feature = "sabotage")]
-        let client_tag =
-            if self.options.sabotage == crate::engine::Sabotage::TagOffset { tag } else { client_tag };
-        if client_tag != tag {
-            put_u64(buf, tag_at, client_tag);
+        if channel.number != first.channel {
+            crate::publish::renumber(&mut buf[first.start..end], channel.number);
         }
-        if channel.number != frame.channel {
-            crate::publish::renumber(&mut buf[frame.start..end], channel.number);
-        }
-        self.metrics.delivered_messages += 1;
+        self.metrics.delivered_messages += count;
         let to = To::Session(channel.session);
-        self.pass(to, frame.start, end);
+        self.pass(to, first.start, end);
         Some(end)
     }
 
@@ -275,23 +283,26 @@ impl Engine {
     }
 }
 
+/// Where the delivery tag stands in a basic.deliver, and whose it is; `None` for any other method.
+#[inline]
+fn delivery(channel: &mut Channel, payload: &[u8]) -> Option<(usize, usize)> {
+    if payload.get(..4)? != basic::DELIVER.to_be_bytes() {
+        return None;
+    }
+    let tag_at = 5 + usize::from(*payload.get(4)?);
+    if payload.len() < tag_at + 9 {
+        return None;
+    }
+    Some((tag_at, channel.consumer(&payload[5..tag_at])?))
+}
+
 /// The end of a delivery whose content is all in the buffer, with frames that the client accepts.
 #[inline]
 fn whole_delivery(buf: &[u8], method: &Frame, max_payload: u32) -> Option<usize> {
     let header = next_frame(buf, method.end, max_payload).ok()??;
-    if header.kind != FRAME_HEADER || header.channel != method.channel {
+    if method.kind != FRAME_METHOD || header.kind != FRAME_HEADER || header.channel != method.channel {
         return None;
     }
-    let mut missing = ContentHeader::peek(header.payload(buf))?.body_size;
-    let mut end = header.end;
-    while missing > 0 {
-        let body = next_frame(buf, end, max_payload).ok()??;
-        let size = (body.len() - FRAME_OVERHEAD) as u64;
-        if body.kind != FRAME_BODY || body.channel != method.channel || size > missing {
-            return None;
-        }
-        missing -= size;
-        end = body.end;
-    }
-    Some(end)
+    let size = ContentHeader::peek(header.payload(buf))?.body_size;
+    whole_body(buf, &header, size, max_payload)
 }

@@ -139,12 +139,9 @@ impl Engine {
 
     /// The own lane ends with its session: the broker deletes what was exclusive to it.
     fn close_lane(&mut self, id: SessionId) {
+        self.let_go(id);
         let lane = self.sessions.get(id).and_then(|s| s.lane);
         if let Some(lane) = lane {
-            if self.upstreams.get(lane).is_some_and(|u| u.held_back) {
-                self.upstreams[lane].held_back = false;
-                self.commands.push_back(Command::Read(Link::Upstream(lane)));
-            }
             self.close_upstream(lane, dial::IDLE, "its session has ended");
         }
     }

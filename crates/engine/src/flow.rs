@@ -6,7 +6,7 @@ use warren_wire::method::Method;
 use crate::api::{Command, Link};
 use crate::buf::Input;
 use crate::engine::Engine;
-use crate::ids::{ChannelId, SessionId, UpstreamId};
+use crate::ids::{ChannelId, SessionId, UpChannelId, UpstreamId};
 use crate::outbox::Outbox;
 
 /// A run at least this long is kept by reference: below it, copying is cheaper than pinning a whole block and
@@ -16,8 +16,8 @@ const REFERENCE_FROM: usize = 8 * 1024;
 /// What a session adds to an upstream's outbox in one turn, about: as many sessions are woken as have room.
 const TURN: usize = 64 * 1024;
 
-/// Above this, a lane is read no more until its session has read.
-const LANE_OUTBOX: usize = 1 << 20;
+/// Octets that wait for a client before an upstream that it uses alone is read no more.
+const HOLD_BACK_FROM: usize = 1 << 20;
 
 /// Where a run of the input goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,18 +171,48 @@ impl Engine {
             self.commands.push_back(Command::Flush(Link::Session(id)));
         }
         let waiting = session.outbox.len();
-        if waiting <= LANE_OUTBOX {
+        if waiting <= HOLD_BACK_FROM {
             return;
-        }
-        if let Some(Link::Upstream(up)) = source
-            && session.lane == Some(up)
-        {
-            self.upstreams[up].held_back = true;
         }
         if waiting > self.config.limits.session_outbox {
             session.outbox_full = true;
             if !self.slow.contains(&id) {
                 self.slow.push(id);
+            }
+        }
+        if let Some(Link::Upstream(up)) = source {
+            self.hold_back(up, id);
+        }
+    }
+
+    /// An upstream that nobody else uses is not read while its session does not read: TCP holds the broker back.
+    fn hold_back(&mut self, up: UpstreamId, id: SessionId) {
+        let Some(upstream) = self.upstreams.get(up) else { return };
+        if upstream.held_back || !self.uses_alone(up, id) {
+            return;
+        }
+        self.upstreams[up].held_back = true;
+        self.sessions[id].holds_back.push(up);
+    }
+
+    fn uses_alone(&self, up: UpstreamId, id: SessionId) -> bool {
+        let upstream = &self.upstreams[up];
+        let session_of = |c: UpChannelId| {
+            let owner = self.up_channels.get(c)?.owner?;
+            Some(self.channels.get(owner)?.session)
+        };
+        let others = |c: &UpChannelId| !self.up_channels[*c].idle && session_of(*c) != Some(id);
+        upstream.session == Some(id) || !upstream.numbers.all().iter().any(others)
+    }
+
+    /// The upstreams that a session holds back are read again.
+    pub(crate) fn let_go(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        for up in std::mem::take(&mut session.holds_back) {
+            if let Some(upstream) = self.upstreams.get_mut(up) {
+                upstream.held_back = false;
+                upstream.last_received = self.now;
+                self.commands.push_back(Command::Read(Link::Upstream(up)));
             }
         }
     }
@@ -250,19 +280,12 @@ impl Engine {
         };
         session.last_sent = self.now;
         let waiting = session.outbox.len();
-        let lane = session.lane;
         if session.outbox_full && waiting <= self.config.limits.session_outbox / 2 {
             session.outbox_full = false;
             self.read_if_free(id);
         }
-        if waiting <= LANE_OUTBOX / 2
-            && let Some(lane) = lane
-            && let Some(upstream) = self.upstreams.get_mut(lane)
-            && upstream.held_back
-        {
-            upstream.held_back = false;
-            upstream.last_received = self.now;
-            self.commands.push_back(Command::Read(Link::Upstream(lane)));
+        if waiting <= HOLD_BACK_FROM / 2 {
+            self.let_go(id);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use warren_wire::content::{CONTENT_HEADER_LEN, ContentHeader, check_properties};
 use warren_wire::frame::{
-    FRAME_BODY, FRAME_HEADER, FRAME_OVERHEAD, Frame, HEADER_LEN, next_frame, set_channel,
+    FRAME_BODY, FRAME_HEADER, FRAME_METHOD, FRAME_OVERHEAD, Frame, HEADER_LEN, next_frame, set_channel,
 };
 use warren_wire::method::basic;
 
@@ -22,9 +22,9 @@ use crate::upstream::Purpose;
 const AT: (u16, u16) = (60, 40);
 
 impl Engine {
-    /// A publish that is complete in the buffer: rewritten in place and passed as one run.
+    /// Publishes that are complete in the buffer, one after the other: rewritten in place and passed as one run.
     #[inline]
-    pub(crate) fn publish_run(&mut self, id: ChannelId, buf: &mut [u8], method: &Frame) -> Option<usize> {
+    pub(crate) fn publish_run(&mut self, id: ChannelId, buf: &mut [u8], first: &Frame) -> Option<usize> {
         let channel = self.channels.get(id)?;
         if channel.assembly.is_some() && channel.content == Content::None {
             // The publish before this one was assembled and is complete: it goes first.
@@ -40,23 +40,36 @@ impl Engine {
             && channel.content == Content::None
             && channel.assembly.is_none()
             && upstream.blocked.is_none();
-        if !fits || !is_plain_publish(method.payload(buf)) {
+        if !fits {
             return None;
         }
-        let end = whole_content(buf, method, upstream.tune.max_payload(), self.config.limits.message_size)?;
-        if state.number != method.channel {
-            renumber(&mut buf[method.start..end], state.number);
+        let (max_payload, message_size) = (upstream.tune.max_payload(), self.config.limits.message_size);
+        let (mut end, mut count) = (first.start, 0);
+        let mut next = Some(*first);
+        while let Some(method) = next
+            && let Some(after) = whole_publish(buf, &method, max_payload, message_size)
+        {
+            end = after;
+            count += 1;
+            next = next_frame(buf, end, max_payload).ok().flatten().filter(|f| f.channel == first.channel);
+        }
+        if count == 0 {
+            return None;
+        }
+        if state.number != first.channel {
+            renumber(&mut buf[first.start..end], state.number);
         }
         if channel.mode == Mode::Confirm {
-            let number = state.unconfirmed.push(true);
-            channel.publishes.note(channel.next_publish, up, number);
-            channel.next_publish += 1;
+            // One note serves all of them: they are neighbours on both sides.
+            channel.publishes.note(channel.next_publish, up, state.unconfirmed.next());
+            channel.next_publish += count;
+            (0..count).for_each(|_| _ = state.unconfirmed.push(true));
         } else {
             state.unproven = true;
         }
         let to = To::Upstream(state.upstream);
-        self.metrics.published_messages += 1;
-        self.pass(to, method.start, end);
+        self.metrics.published_messages += count;
+        self.pass(to, first.start, end);
         Some(end)
     }
 
@@ -243,23 +256,12 @@ impl Engine {
     }
 }
 
-/// Whether the arguments of basic.publish are whole and ask for nothing special: ticket, exchange, routing key and
-/// bits, of which immediate is the second (AMQP 0-9-1 section 1.8.3.7).
+/// The end of a publish, when all of it is in the buffer and nothing is odd about it.
 #[inline]
-fn is_plain_publish(payload: &[u8]) -> bool {
-    let Some(&exchange) = payload.get(6) else {
-        return false;
-    };
-    let Some(&key) = payload.get(7 + usize::from(exchange)) else {
-        return false;
-    };
-    let bits = 8 + usize::from(exchange) + usize::from(key);
-    payload.len() == bits + 1 && payload[bits] & 2 == 0
-}
-
-/// The end of the content that follows a method frame, when all of it is in the buffer and nothing is odd about it.
-#[inline]
-fn whole_content(buf: &[u8], method: &Frame, max_payload: u32, message_size: u64) -> Option<usize> {
+fn whole_publish(buf: &[u8], method: &Frame, max_payload: u32, message_size: u64) -> Option<usize> {
+    if method.kind != FRAME_METHOD || !is_plain_publish(method.payload(buf)) {
+        return None;
+    }
     let header = next_frame(buf, method.end, max_payload).ok()??;
     if header.kind != FRAME_HEADER || header.channel != method.channel {
         return None;
@@ -270,12 +272,27 @@ fn whole_content(buf: &[u8], method: &Frame, max_payload: u32, message_size: u64
         return None;
     }
     check_properties(&payload[CONTENT_HEADER_LEN..]).ok()?;
-    let mut end = header.end;
-    let mut missing = content.body_size;
+    whole_body(buf, &header, content.body_size, max_payload)
+}
+
+/// Whether a method is basic.publish, its arguments are whole, and it asks for nothing special: ticket, exchange,
+/// routing key and bits, of which immediate is the second (AMQP 0-9-1 section 1.8.3.7).
+#[inline]
+fn is_plain_publish(payload: &[u8]) -> bool {
+    let Some(&exchange) = payload.get(6) else { return false };
+    let Some(&key) = payload.get(7 + usize::from(exchange)) else { return false };
+    let bits = 8 + usize::from(exchange) + usize::from(key);
+    payload.len() == bits + 1 && payload[bits] & 2 == 0 && payload[..4] == basic::PUBLISH.to_be_bytes()
+}
+
+/// The end of the body that follows a content header, when all of it is in the buffer.
+#[inline]
+pub(crate) fn whole_body(buf: &[u8], header: &Frame, size: u64, max_payload: u32) -> Option<usize> {
+    let (mut end, mut missing) = (header.end, size);
     while missing > 0 {
         let body = next_frame(buf, end, max_payload).ok()??;
         let size = (body.len() - FRAME_OVERHEAD) as u64;
-        if body.kind != FRAME_BODY || body.channel != method.channel || size > missing {
+        if body.kind != FRAME_BODY || body.channel != header.channel || size > missing {
             return None;
         }
         missing -= size;

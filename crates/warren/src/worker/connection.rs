@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use warren_engine::Gone;
 use warren_engine::buf::Input;
+use warren_engine::time::Time;
 
 use super::Worker;
 use super::closing;
@@ -90,7 +91,14 @@ fn turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input) -> Next {
         worker.flush(now, conn);
         worker.settle(now);
     }
-    let mut offer = wanted.any_of(Wanted::READ);
+    let next = read_turn(worker, conn, input, now, wanted.any_of(Wanted::READ));
+    // What several reads brought is written together: fewer and longer writes.
+    worker.settle(now);
+    next
+}
+
+/// Reads, up to a bound, and has the engine deal with it.
+fn read_turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, now: Time, mut offer: bool) -> Next {
     for _ in 0..READS_PER_TURN {
         if conn.wanted().any_of(Wanted::END) {
             return Next::Again;
@@ -114,7 +122,6 @@ fn turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input) -> Next {
             }
         }
         worker.engine.borrow_mut().input(now, conn.link, input);
-        worker.settle(now);
         if emptied && conn.wanted() == Wanted::NOTHING && worker.engine.borrow().may_read(conn.link) {
             input.release_if_empty();
             return Next::Wait { reading: true };
@@ -176,18 +183,11 @@ fn hand_off(worker: &Worker, conn: Rc<Conn>, input: &Input) {
     let link = conn.link;
     // No one else holds it: it is out of the table, and references from there do not outlive a call.
     let Some(conn) = Rc::into_inner(conn) else {
-        return tracing::error!(
-            ?link,
-            "a session in use elsewhere cannot be handed over; it is dropped"
-        );
+        return tracing::error!(?link, "a session in use elsewhere cannot be handed over; it is dropped");
     };
     match conn.socket.into_parcel() {
         Ok(socket) => {
-            let adoption = Adoption {
-                socket,
-                unread: input.bytes().to_vec(),
-                hand_off,
-            };
+            let adoption = Adoption { socket, unread: input.bytes().to_vec(), hand_off };
             worker.send(to, Message::Adopt(Box::new(adoption)));
         }
         Err(error) => tracing::warn!(?link, "a session cannot be handed over and is dropped: {error}"),
@@ -218,11 +218,7 @@ mod tests {
             frame
         };
         assert_eq!(missing(b""), READ_AT_LEAST);
-        assert_eq!(
-            missing(b"AMQP\0\0\x09"),
-            READ_AT_LEAST,
-            "much announced, little seen"
-        );
+        assert_eq!(missing(b"AMQP\0\0\x09"), READ_AT_LEAST, "much announced, little seen");
         assert_eq!(missing(&header(u32::MAX)), READ_AT_LEAST);
         let mut begun = header(131_064);
         begun.resize(65_000, 0);
