@@ -61,16 +61,26 @@ impl Warren {
         self.engines.iter().filter_map(|engine| engine.next_deadline()).map(|time| time.0).min()
     }
 
+    /// What the engines count, and how their sockets stand.
     pub(super) fn describe(&self) -> String {
         let m = self.metrics();
-        format!(
+        let mut text = format!(
             "; the engine counts {} clients with {} channels, {} upstreams with {}, {} waiting",
             m.client_connections,
             m.client_channels,
             m.upstream_connections,
             m.upstream_channels,
             m.waiting_channels
-        )
+        );
+        for s in self.sessions.iter().flatten() {
+            let may_read = self.engines[s.worker].may_read(Link::Session(s.id));
+            text += &link::standing(&s.id, s.input.len(), s.pending, s.flush, may_read, s.resume);
+        }
+        for u in self.upstreams.iter().flatten() {
+            let may_read = self.engines[u.worker].may_read(Link::Upstream(u.id));
+            text += &link::standing(&u.id, u.input.len(), u.pending, u.flush, may_read, u.resume);
+        }
+        text
     }
 
     pub(super) fn check_no_sessions(&self) -> Check {
@@ -325,13 +335,13 @@ impl Warren {
                     None => self.upstreams.push(Some(new)),
                 }
             }
-            Command::Flush(link) => self.mark(worker, link, |flush, _, _| *flush = true)?,
-            Command::Read(link) => self.mark(worker, link, |_, resume, _| *resume = true)?,
+            Command::Flush(link) => self.mark(worker, link, |flush, _, _| *flush = true),
+            Command::Read(link) => self.mark(worker, link, |_, resume, _| *resume = true),
             Command::Close(link) => self.mark(worker, link, |flush, _, ending| {
                 *flush = true;
                 *ending = Ending::Flushed;
-            })?,
-            Command::Abort(link) => self.mark(worker, link, |_, _, ending| *ending = Ending::Now)?,
+            }),
+            Command::Abort(link) => self.mark(worker, link, |_, _, ending| *ending = Ending::Now),
             Command::HandOff { session, worker: to, hand_off } => {
                 let mine = |s: &&mut Session| s.worker == worker && s.id == session;
                 let found = self.sessions.iter_mut().flatten().find(mine);
@@ -348,20 +358,22 @@ impl Warren {
         worker: usize,
         link: Link,
         set: impl FnOnce(&mut bool, &mut bool, &mut Ending),
-    ) -> Check {
+    ) {
+        // The socket may be gone already, and the engine may still be at what belongs to it.
         match link {
             Link::Session(id) => {
                 let mine = |s: &&mut Session| s.worker == worker && s.id == id;
-                let s = self.sessions.iter_mut().flatten().find(mine).ok_or("a command for no session")?;
-                set(&mut s.flush, &mut s.resume, &mut s.ending);
+                if let Some(s) = self.sessions.iter_mut().flatten().find(mine) {
+                    set(&mut s.flush, &mut s.resume, &mut s.ending);
+                }
             }
             Link::Upstream(id) => {
                 let mine = |u: &&mut Upstream| u.worker == worker && u.id == id;
-                let u = self.upstreams.iter_mut().flatten().find(mine).ok_or("a command for no upstream")?;
-                set(&mut u.flush, &mut u.resume, &mut u.ending);
+                if let Some(u) = self.upstreams.iter_mut().flatten().find(mine) {
+                    set(&mut u.flush, &mut u.resume, &mut u.ending);
+                }
             }
         }
-        Ok(())
     }
 
     /// Octets that wait for each socket of an engine.

@@ -114,3 +114,26 @@ pub(super) fn describe(command: &Command) -> String {
         other => format!("{other:?}"),
     }
 }
+
+/// How a socket stands, for people: only what is not as it is when all is quiet.
+pub(super) fn standing(
+    id: &impl std::fmt::Debug,
+    unread: usize,
+    pending: usize,
+    flush: bool,
+    may_read: bool,
+    resume: bool,
+) -> String {
+    let mut text = String::new();
+    for (odd, what) in [
+        (unread > 0, format!("{unread} octets unread")),
+        (pending > 0, format!("{pending} octets to write (flush: {flush})")),
+        (!may_read, "not to be read".to_owned()),
+        (resume, "to be read again".to_owned()),
+    ] {
+        if odd {
+            text += &format!("; {id:?}: {what}");
+        }
+    }
+    text
+}
