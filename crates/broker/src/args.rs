@@ -164,9 +164,7 @@ pub(crate) fn check_queue_arguments(table: Table<'_>, entity: &str) -> Outcome<Q
         Some(arg) => test(arg).map_err(|problem| invalid(key, problem)),
         None => Ok(()),
     };
-    check(b"x-queue-type", |arg| {
-        one_of(arg, "queue type", &["classic", "quorum"])
-    })?;
+    check(b"x-queue-type", |arg| one_of(arg, "queue type", &["classic", "quorum"]))?;
     check(b"x-expires", |arg| match integer(arg)? {
         0 => Err("{value_zero,0}".to_owned()),
         _ => expiry(arg),
@@ -189,9 +187,7 @@ pub(crate) fn check_queue_arguments(table: Table<'_>, entity: &str) -> Outcome<Q
         Value::Str(_) => Err("invalid_overflow".to_owned()),
         _ => Err(unacceptable(arg)),
     })?;
-    check(b"x-queue-mode", |arg| {
-        one_of(arg, "queue mode", &["default", "lazy"])
-    })?;
+    check(b"x-queue-mode", |arg| one_of(arg, "queue mode", &["default", "lazy"]))?;
     check(b"x-single-active-consumer", |arg| match arg.value {
         Value::Bool(_) => Ok(()),
         _ => Err(unacceptable(arg)),

@@ -146,18 +146,12 @@ impl Call<'_> {
                 let detail = format!("Invalid x-match field value <<\"{other}\">>; {expected}");
                 Err(Fault::precondition(detail))
             }
-            Some(_) => Err(Fault::precondition(
-                "Invalid x-match field type; expected longstr",
-            )),
+            Some(_) => Err(Fault::precondition("Invalid x-match field type; expected longstr")),
         }
     }
 }
 
 /// With neither queue nor key given, both stand for the queue declared last.
 fn expand_key<'a>(queue: &[u8], key: &'a [u8], last: &'a Name) -> &'a [u8] {
-    if queue.is_empty() && key.is_empty() {
-        last
-    } else {
-        key
-    }
+    if queue.is_empty() && key.is_empty() { last } else { key }
 }

@@ -25,12 +25,7 @@ pub struct Broker {
 impl Broker {
     /// A broker without connections, and with what every vhost has.
     pub fn new(options: Options) -> Broker {
-        Broker {
-            core: Core::new(options),
-            conns: BTreeMap::new(),
-            next_conn: 0,
-            nowhere: Vec::new(),
-        }
+        Broker { core: Core::new(options), conns: BTreeMap::new(), next_conn: 0, nowhere: Vec::new() }
     }
 
     /// A peer's socket was accepted.
@@ -119,8 +114,6 @@ impl Broker {
     /// Whether the broker dropped the connection without a word, as RabbitMQ does for frames that it cannot make sense of
     /// and for refused logins.
     pub fn was_reset(&self, conn: ConnId) -> bool {
-        self.conns
-            .get(&conn)
-            .is_some_and(|c| c.state == State::Gone { reset: true })
+        self.conns.get(&conn).is_some_and(|c| c.state == State::Gone { reset: true })
     }
 }

@@ -40,23 +40,8 @@ impl<'a> Call<'a> {
         key: ChannelKey,
         frame_max: u32,
     ) -> Option<Call<'a>> {
-        let &Channel {
-            number,
-            conn,
-            vhost,
-            user,
-            ..
-        } = core.channels.get(key)?;
-        Some(Call {
-            core,
-            out,
-            key,
-            number,
-            conn,
-            vhost,
-            user,
-            frame_max,
-        })
+        let &Channel { number, conn, vhost, user, .. } = core.channels.get(key)?;
+        Some(Call { core, out, key, number, conn, vhost, user, frame_max })
     }
 
     pub(crate) fn channel(&mut self) -> &mut Channel {
@@ -124,18 +109,13 @@ impl<'a> Call<'a> {
         if !name.is_empty() {
             return Ok(name.into());
         }
-        self.channel()
-            .last_queue
-            .clone()
-            .ok_or_else(|| Fault::channel(404, "no previously declared queue"))
+        self.channel().last_queue.clone().ok_or_else(|| Fault::channel(404, "no previously declared queue"))
     }
 
     /// Carries out a method that has no content. Faults blame it.
     pub(crate) fn run(&mut self, method: &Method<'_>) -> Outcome {
         let blame: MethodId = method.id();
-        self.check_not_committing()
-            .and_then(|()| self.dispatch(method))
-            .map_err(|fault| fault.at(blame))
+        self.check_not_committing().and_then(|()| self.dispatch(method)).map_err(|fault| fault.at(blame))
     }
 
     fn dispatch(&mut self, method: &Method<'_>) -> Outcome {

@@ -50,11 +50,16 @@ pub(crate) enum Mode {
     Tx(Tx),
 }
 
-/// A consumer as its channel sees it.
-#[derive(Debug)]
+/// A consumer as its channel sees it, with what it takes to begin it again.
+#[derive(Clone, Debug)]
 pub(crate) struct Subscription {
     pub(crate) id: ConsumerId,
     pub(crate) queue: QueueKey,
+    pub(crate) queue_name: Name,
+    pub(crate) no_ack: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) prefetch: u32,
+    pub(crate) priority: i64,
 }
 
 /// A delivery that waits for its acknowledgement.
@@ -141,6 +146,13 @@ impl Channel {
 
     pub(crate) fn next_is_delivery(&self) -> bool {
         matches!(self.mailbox.front(), Some(Event::Deliver(_) | Event::Reply(_)))
+    }
+
+    pub(crate) fn deliveries_waiting(&self) -> impl Iterator<Item = &Delivery> {
+        self.mailbox.iter().filter_map(|event| match event {
+            Event::Deliver(delivery) => Some(delivery),
+            _ => None,
+        })
     }
 
     /// Whether a pump would write something.

@@ -37,12 +37,8 @@ impl Connection {
             slot.life = Life::Closing;
             core.close_channel(key);
             let (class_id, method_id) = split_id(fault.method);
-            let close = channel::Close {
-                reply_code: fault.code,
-                reply_text: &fault.text(),
-                class_id,
-                method_id,
-            };
+            let close =
+                channel::Close { reply_code: fault.code, reply_text: &fault.text(), class_id, method_id };
             Method::ChannelClose(close).write(number, &mut self.output);
         }
     }
@@ -54,12 +50,8 @@ impl Connection {
         }
         self.end_channels(core);
         let (class_id, method_id) = split_id(fault.method);
-        let close = connection::Close {
-            reply_code: fault.code,
-            reply_text: &fault.text(),
-            class_id,
-            method_id,
-        };
+        let close =
+            connection::Close { reply_code: fault.code, reply_text: &fault.text(), class_id, method_id };
         Method::ConnectionClose(close).write(0, &mut self.output);
         self.state = State::Closed { answered: false };
         self.blocked = false;

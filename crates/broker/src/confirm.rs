@@ -28,22 +28,19 @@ pub(crate) struct Confirms {
 
 impl Confirms {
     pub(crate) fn new() -> Self {
-        Confirms {
-            next: 1,
-            accepted: VecDeque::new(),
-            refused: VecDeque::new(),
-            delays: 0,
-        }
+        Confirms { next: 1, accepted: VecDeque::new(), refused: VecDeque::new(), delays: 0 }
     }
 
     /// Counts a publish; what becomes of it is told at a later pump.
     pub(crate) fn record(&mut self, accepted: bool) {
-        let list = if accepted {
-            &mut self.accepted
-        } else {
-            &mut self.refused
-        };
+        let list = if accepted { &mut self.accepted } else { &mut self.refused };
         list.push_back(self.next);
+        self.next += 1;
+    }
+
+    /// Counts a publish that went to no queue, and confirms it.
+    pub(crate) fn confirm_at_once(&mut self, channel: u16, out: &mut Vec<u8>) {
+        write_ack(self.next, false, channel, out);
         self.next += 1;
     }
 
@@ -134,20 +131,20 @@ impl Confirms {
     }
 }
 
+impl ConfirmStyle {
+    /// Whether a publish that went to no queue is confirmed at once, as RabbitMQ always does.
+    pub(crate) fn is_prompt(self, rng: &mut Rng) -> bool {
+        self != ConfirmStyle::Mixed || rng.below(2) == 0
+    }
+}
+
 fn write_ack(number: u64, multiple: bool, channel: u16, out: &mut Vec<u8>) {
-    let ack = basic::Ack {
-        delivery_tag: number,
-        multiple,
-    };
+    let ack = basic::Ack { delivery_tag: number, multiple };
     Method::BasicAck(ack).write(channel, out);
 }
 
 fn write_nack(number: u64, multiple: bool, channel: u16, out: &mut Vec<u8>) {
-    let nack = basic::Nack {
-        delivery_tag: number,
-        multiple,
-        requeue: false,
-    };
+    let nack = basic::Nack { delivery_tag: number, multiple, requeue: false };
     Method::BasicNack(nack).write(channel, out);
 }
 

@@ -152,19 +152,14 @@ impl Connection {
         if self.slots.len() <= place {
             self.slots.resize_with(place + 1, || None);
         }
-        self.slots[place] = Some(Box::new(Slot {
-            life: Life::Starting,
-            assembler: Assembler::Method,
-        }));
+        self.slots[place] = Some(Box::new(Slot { life: Life::Starting, assembler: Assembler::Method }));
         self.in_use += 1;
     }
 
     /// Frees a number that is in use.
     pub(crate) fn drop_slot(&mut self, number: u16) {
         if let Some(slot) = self.slots.get_mut(usize::from(number))
-            && slot
-                .take()
-                .is_some_and(|slot| !matches!(slot.life, Life::Released { .. }))
+            && slot.take().is_some_and(|slot| !matches!(slot.life, Life::Released { .. }))
         {
             self.in_use -= 1;
         }

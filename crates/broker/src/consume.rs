@@ -6,7 +6,7 @@ use warren_wire::table::Value;
 
 use crate::call::{Call, Right};
 use crate::channel::{Event, Subscription, Unacked};
-use crate::core::QueueKey;
+use crate::core::{ChannelKey, Core, QueueKey};
 use crate::fault::{Fault, Outcome};
 use crate::names::{self, Name};
 use crate::queue::Consumer;
@@ -25,48 +25,36 @@ impl Call<'_> {
         }
         self.check_queue(Right::Read, &name)?;
         let queue = self.usable_queue(&name)?;
-        let priority = self.consumer_priority(&name, m)?;
-        let q = &self.core.queues[queue];
-        let in_use = m.exclusive && (!q.consumers.is_empty() || q.single_active);
-        if q.has_exclusive_consumer() || in_use {
-            let detail = format!("{} in exclusive use", self.queue_text(&name));
+        let subscription = Subscription {
+            id: self.core.new_consumer_id(),
+            queue,
+            queue_name: name,
+            no_ack: m.no_ack,
+            exclusive: m.exclusive,
+            prefetch: self.channel().prefetch,
+            priority: self.consumer_priority(m)?,
+        };
+        if !self.core.queues[queue].admits(&subscription) {
+            let detail = format!("{} in exclusive use", self.queue_text(&subscription.queue_name));
             return Err(Fault::access_refused(detail));
         }
         let tag = self.consumer_tag(m.consumer_tag);
-        let id = self.core.new_consumer_id();
-        self.channel()
-            .consumers
-            .insert(tag.clone(), Subscription { id, queue });
         if !m.no_wait {
             // The queue answers, so that no delivery can come before it.
             self.post(Event::ConsumeOk(tag.clone()));
         }
-        let prefetch = self.channel().prefetch;
-        let consumer = Consumer {
-            id,
-            channel: self.key,
-            tag,
-            no_ack: m.no_ack,
-            exclusive: m.exclusive,
-            priority,
-            prefetch,
-            unacked: 0,
-            unsent: 0,
-        };
-        self.core.queues[queue].add_consumer(consumer);
-        self.core.run_queue(queue);
+        self.core.subscribe(self.key, tag, subscription);
         Ok(())
     }
 
-    fn consumer_priority(&self, name: &[u8], m: basic::Consume<'_>) -> Outcome<i64> {
+    fn consumer_priority(&self, m: basic::Consume<'_>) -> Outcome<i64> {
         match m.arguments.get(b"x-priority") {
             None => Ok(0),
             Some(Value::Int(priority)) => Ok(priority),
             Some(_) => {
-                let detail = format!(
-                    "invalid arg 'x-priority' for {}: \"expected integer, got longstr\"",
-                    self.queue_text(name)
-                );
+                let queue = self.queue_text(m.queue);
+                let problem = "\"expected integer, got longstr\"";
+                let detail = format!("invalid arg 'x-priority' for {queue}: {problem}");
                 Err(Fault::precondition(detail))
             }
         }
@@ -74,11 +62,7 @@ impl Call<'_> {
 
     /// The tag asked for, or one that the server makes.
     pub(crate) fn consumer_tag(&mut self, asked: &[u8]) -> Name {
-        if asked.is_empty() {
-            names::generate("amq.ctag", &mut self.core.rng)
-        } else {
-            asked.into()
-        }
+        if asked.is_empty() { names::generate("amq.ctag", &mut self.core.rng) } else { asked.into() }
     }
 
     /// A queue that exists and is not exclusive to another connection.
@@ -110,15 +94,9 @@ impl Call<'_> {
 
     /// Deliveries that the queue has already given out come before `cancel-ok`; it passes through the same mailbox.
     pub(crate) fn basic_cancel(&mut self, m: basic::Cancel<'_>) -> Outcome {
-        let cancel_ok = Method::BasicCancelOk(basic::CancelOk {
-            consumer_tag: m.consumer_tag,
-        });
+        let cancel_ok = Method::BasicCancelOk(basic::CancelOk { consumer_tag: m.consumer_tag });
         let channel = self.channel();
-        if channel
-            .reply_consumer
-            .take_if(|consumer| *consumer.tag == *m.consumer_tag)
-            .is_some()
-        {
+        if channel.reply_consumer.take_if(|consumer| *consumer.tag == *m.consumer_tag).is_some() {
             self.reply_unless(m.no_wait, cancel_ok);
             return Ok(());
         }
@@ -154,12 +132,7 @@ impl Call<'_> {
         let channel = self.channel();
         let tag = channel.take_tag();
         if !m.no_ack {
-            channel.unacked.push_back(Unacked {
-                tag,
-                queue: key,
-                consumer: None,
-                entry,
-            });
+            channel.unacked.push_back(Unacked { tag, queue: key, consumer: None, entry });
         }
         self.reply(Method::BasicGetOk(basic::GetOk {
             delivery_tag: tag,
@@ -171,6 +144,27 @@ impl Call<'_> {
         message.write_content(self.number, self.frame_max, self.out);
         self.core.counters.deliveries += 1;
         Ok(())
+    }
+}
+
+impl Core {
+    /// Begins a consumer that the queue admits.
+    pub(crate) fn subscribe(&mut self, key: ChannelKey, tag: Name, subscription: Subscription) {
+        let queue = subscription.queue;
+        let consumer = Consumer {
+            id: subscription.id,
+            channel: key,
+            tag: tag.clone(),
+            no_ack: subscription.no_ack,
+            exclusive: subscription.exclusive,
+            priority: subscription.priority,
+            prefetch: subscription.prefetch,
+            unacked: 0,
+            unsent: 0,
+        };
+        self.channels[key].consumers.insert(tag, subscription);
+        self.queues[queue].add_consumer(consumer);
+        self.run_queue(queue);
     }
 }
 

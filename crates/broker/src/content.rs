@@ -81,21 +81,12 @@ impl Assembler {
             return Err(Fault::unexpected_frame(detail).at(content.method));
         }
         content.size = header.body_size;
-        let reserve = if header.body_size > limit {
-            0
-        } else {
-            header.body_size.min(MAX_RESERVE)
-        };
-        content
-            .message
-            .set_properties(&payload[HEADER_LEN..], reserve as usize);
+        let reserve = if header.body_size > limit { 0 } else { header.body_size.min(MAX_RESERVE) };
+        content.message.set_properties(&payload[HEADER_LEN..], reserve as usize);
         if header.body_size == 0 {
             return Ok(Some(*content));
         }
-        *self = Assembler::Body {
-            content,
-            missing: header.body_size.into(),
-        };
+        *self = Assembler::Body { content, missing: header.body_size.into() };
         Ok(None)
     }
 

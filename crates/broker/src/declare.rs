@@ -24,11 +24,7 @@ impl Call<'_> {
             let (messages, consumers) = self.declare_reply_queue(&name)?;
             (Name::from(&*name), messages, consumers)
         } else {
-            let key = if m.passive {
-                self.usable_queue(&name)?
-            } else {
-                self.declare_active(&name, m)?
-            };
+            let key = if m.passive { self.usable_queue(&name)? } else { self.declare_active(&name, m)? };
             let queue = &self.core.queues[key];
             let messages = count(queue.ready.len());
             (queue.name.clone(), messages, count(queue.consumers.len()))
@@ -50,11 +46,8 @@ impl Call<'_> {
             let detail = format!("queue name '{}' contains reserved prefix 'amq.*'", show(name));
             return Err(Fault::access_refused(detail));
         }
-        let name: Name = if name.is_empty() {
-            names::generate("amq.gen", &mut self.core.rng)
-        } else {
-            name.into()
-        };
+        let name: Name =
+            if name.is_empty() { names::generate("amq.gen", &mut self.core.rng) } else { name.into() };
         self.check_queue(Right::Configure, &name)?;
         // An exclusive queue dies with its connection, so durable means nothing.
         let durable = m.durable && !m.exclusive;

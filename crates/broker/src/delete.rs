@@ -19,20 +19,14 @@ impl Call<'_> {
             self.check_owner(key)?;
             let queue = &self.core.queues[key];
             if m.if_empty && !queue.ready.is_empty() {
-                return Err(Fault::precondition(format!(
-                    "{} not empty",
-                    self.queue_text(&name)
-                )));
+                return Err(Fault::precondition(format!("{} not empty", self.queue_text(&name))));
             }
             if m.if_unused && !queue.consumers.is_empty() {
                 return Err(Fault::precondition(format!("{} in use", self.queue_text(&name))));
             }
             message_count = count(self.core.delete_queue(key));
         }
-        self.reply_unless(
-            m.no_wait,
-            Method::QueueDeleteOk(queue::DeleteOk { message_count }),
-        );
+        self.reply_unless(m.no_wait, Method::QueueDeleteOk(queue::DeleteOk { message_count }));
         Ok(())
     }
 

@@ -80,14 +80,8 @@ impl Exchange {
 
     pub(crate) fn bind(&mut self, key: &[u8], target: Target, arguments: &[u8]) {
         let bindings = self.bindings.entry(key.into()).or_default();
-        if !bindings
-            .iter()
-            .any(|b| b.target == target && *b.arguments == *arguments)
-        {
-            bindings.push(Binding {
-                target,
-                arguments: arguments.into(),
-            });
+        if !bindings.iter().any(|b| b.target == target && *b.arguments == *arguments) {
+            bindings.push(Binding { target, arguments: arguments.into() });
         }
     }
 
@@ -106,10 +100,9 @@ impl Exchange {
     }
 
     pub(crate) fn has_binding(&self, key: &[u8], target: Target, arguments: &[u8]) -> bool {
-        self.bindings.get(key).is_some_and(|all| {
-            all.iter()
-                .any(|b| b.target == target && *b.arguments == *arguments)
-        })
+        self.bindings
+            .get(key)
+            .is_some_and(|all| all.iter().any(|b| b.target == target && *b.arguments == *arguments))
     }
 
     /// Removes what leads to `target`; whether there was any.

@@ -31,12 +31,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Fault>;
 
 impl Fault {
     fn new(scope: Scope, code: u16, detail: impl Into<String>) -> Self {
-        Fault {
-            scope,
-            code,
-            detail: detail.into(),
-            method: 0,
-        }
+        Fault { scope, code, detail: detail.into(), method: 0 }
     }
 
     pub(crate) fn channel(code: u16, detail: impl Into<String>) -> Self {

@@ -66,12 +66,7 @@ impl Broker {
         }
         let core = &mut self.core;
         core.alarm = false;
-        let transient: Vec<_> = core
-            .queues
-            .iter()
-            .filter(|(_, q)| !q.durable)
-            .map(|(k, _)| k)
-            .collect();
+        let transient: Vec<_> = core.queues.iter().filter(|(_, q)| !q.durable).map(|(k, _)| k).collect();
         for key in transient {
             core.delete_queue(key);
         }

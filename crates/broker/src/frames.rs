@@ -50,9 +50,8 @@ impl Connection {
             let detail = format!("type {kind}, all octets = <<>>: {{frame_too_large,{size},{max}}}");
             Fault::fatal(501, detail)
         } else {
-            let Some((&end, payload)) = input
-                .get(self.at + HEADER_LEN..self.at + len)
-                .and_then(<[u8]>::split_last)
+            let Some((&end, payload)) =
+                input.get(self.at + HEADER_LEN..self.at + len).and_then(<[u8]>::split_last)
             else {
                 return false;
             };
@@ -60,10 +59,7 @@ impl Connection {
             let shown = snippet(payload);
             match error {
                 FrameError::Type(_) if end == FRAME_END => unknown_frame(kind, payload),
-                _ => Fault::fatal(
-                    501,
-                    format!("type {kind}, {shown}: {{invalid_frame_end_marker,{end}}}"),
-                ),
+                _ => Fault::fatal(501, format!("type {kind}, {shown}: {{invalid_frame_end_marker,{end}}}")),
             }
         };
         self.conclude(core, u16::from_be_bytes([c0, c1]), Err(fault));
@@ -102,13 +98,8 @@ impl Connection {
             Err(MethodError::Malformed(_)) => return Err(Fault::reset()),
         };
         check_utf8(&method)?;
-        self.run_connection_method(core, &method).map_err(|fault| {
-            if fault.method == 0 {
-                fault.at(method.id())
-            } else {
-                fault
-            }
-        })
+        self.run_connection_method(core, &method)
+            .map_err(|fault| if fault.method == 0 { fault.at(method.id()) } else { fault })
     }
 
     fn channel_frame(&mut self, core: &mut Core, number: u16, kind: u8, payload: &[u8]) -> Outcome {
@@ -271,9 +262,7 @@ fn malformed(payload: &[u8]) -> Fault {
     let (id, fields) = payload.split_at(payload.len().min(4));
     let table_alone_is_wrong = (4..payload.len().saturating_sub(3)).any(|at| {
         let size = payload.len() - at - 4;
-        let announced = payload[at..]
-            .first_chunk()
-            .map(|size| u32::from_be_bytes(*size) as usize);
+        let announced = payload[at..].first_chunk().map(|size| u32::from_be_bytes(*size) as usize);
         announced == Some(size) && Method::parse(&[&payload[..at], &[0; 4]].concat()).is_ok()
     });
     if table_alone_is_wrong {

@@ -148,11 +148,7 @@ impl Connection {
 fn negotiate(client: u32, min: u32, server: u32) -> Outcome {
     let too_low = client != 0 && client < min;
     let too_high = server != 0 && (client == 0 || client > server);
-    if too_low || too_high {
-        Err(Fault::reset())
-    } else {
-        Ok(())
-    }
+    if too_low || too_high { Err(Fault::reset()) } else { Ok(()) }
 }
 
 fn capabilities(properties: Table<'_>) -> Capabilities {

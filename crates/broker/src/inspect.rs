@@ -74,16 +74,13 @@ impl Broker {
     /// Deliveries written to a channel and not settled.
     pub fn unacked(&self, conn: ConnId, channel: u16) -> usize {
         let key = self.conns.get(&conn).and_then(|c| c.channel_key(channel));
-        key.and_then(|key| self.core.channels.get(key))
-            .map_or(0, |c| c.unacked.len())
+        key.and_then(|key| self.core.channels.get(key)).map_or(0, |c| c.unacked.len())
     }
 
     /// Names of the queues of a vhost, in order.
     pub fn queue_names<'a>(&'a self, vhost: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let vhost = self.core.vhosts.iter().find(|v| v.name == vhost);
-        vhost
-            .into_iter()
-            .flat_map(|v| v.queues.keys().map(|name| &**name))
+        vhost.into_iter().flat_map(|v| v.queues.keys().map(|name| &**name))
     }
 
     /// One queue, `None` when there is none of the name.
@@ -100,9 +97,7 @@ impl Broker {
     /// Bodies of the messages that are ready in a queue, front first. Empty for a queue that is not there.
     pub fn messages<'a>(&'a self, vhost: &str, name: &[u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let queue = find(&self.core, vhost, name);
-        queue
-            .into_iter()
-            .flat_map(|q| q.ready.iter().map(|entry| entry.message.body()))
+        queue.into_iter().flat_map(|q| q.ready.iter().map(|entry| entry.message.body()))
     }
 
     /// Whether there is an exchange of the name.
@@ -121,8 +116,5 @@ fn open_numbers(c: &Connection) -> impl Iterator<Item = u16> {
     let open = |slot: &Option<Box<crate::connection::Slot>>| {
         slot.as_ref().is_some_and(|s| matches!(s.life, Life::Open(_)))
     };
-    (0..=u16::MAX)
-        .zip(&c.slots)
-        .filter(move |(_, slot)| open(slot))
-        .map(|(number, _)| number)
+    (0..=u16::MAX).zip(&c.slots).filter(move |(_, slot)| open(slot)).map(|(number, _)| number)
 }

@@ -47,6 +47,7 @@ mod faults;
 mod frames;
 mod handshake;
 mod inspect;
+mod invariants;
 mod message;
 mod names;
 mod options;

@@ -22,13 +22,7 @@ impl Message {
         data.extend_from_slice(exchange);
         data.extend_from_slice(routing_key);
         let key_end = data.len();
-        Message {
-            data,
-            exchange_end: exchange.len(),
-            key_end,
-            properties_end: key_end,
-            persistent: false,
-        }
+        Message { data, exchange_end: exchange.len(), key_end, properties_end: key_end, persistent: false }
     }
 
     /// Properties come before any body. `expected` is how much body may be reserved for at once.
@@ -41,8 +35,7 @@ impl Message {
 
     /// Exchanges the properties for others, the body kept.
     pub(crate) fn replace_properties(&mut self, properties: &[u8]) {
-        self.data
-            .splice(self.key_end..self.properties_end, properties.iter().copied());
+        self.data.splice(self.key_end..self.properties_end, properties.iter().copied());
         self.properties_end = self.key_end + properties.len();
     }
 

@@ -22,10 +22,7 @@ pub(crate) fn entity(kind: &str, name: &[u8], vhost: &str) -> String {
 /// RabbitMQ drops line ends from names in declare, bind and delete.
 pub(crate) fn strip_line_ends(name: &[u8]) -> Cow<'_, [u8]> {
     if name.iter().any(|octet| matches!(octet, b'\n' | b'\r')) {
-        let kept = name
-            .iter()
-            .copied()
-            .filter(|octet| !matches!(octet, b'\n' | b'\r'));
+        let kept = name.iter().copied().filter(|octet| !matches!(octet, b'\n' | b'\r'));
         Cow::Owned(kept.collect())
     } else {
         Cow::Borrowed(name)

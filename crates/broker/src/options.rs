@@ -48,15 +48,11 @@ impl Default for Options {
 impl Options {
     /// The default, but calling itself RabbitMQ 3.10.8: for peers that choose their rules by product and version.
     pub fn like_rabbitmq() -> Self {
-        Options {
-            product: "RabbitMQ".to_owned(),
-            version: "3.10.8".to_owned(),
-            ..Options::default()
-        }
+        Options { product: "RabbitMQ".to_owned(), version: "3.10.8".to_owned(), ..Options::default() }
     }
 }
 
-/// How confirms that are due at a [`pump`](crate::Broker::pump) are written.
+/// How confirms are written that are due at a [`pump`](crate::Broker::pump).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ConfirmStyle {
     /// As RabbitMQ does: one alone as itself, several as one with `multiple`.
@@ -64,8 +60,9 @@ pub enum ConfirmStyle {
     Coalesced,
     /// Each as itself, in order.
     Single,
-    /// A seeded coin at each pump: `multiple` or not, in order or not, all or some, now or at a later pump. Every
-    /// outcome is one that RabbitMQ may show when messages go to queues of different kinds.
+    /// A seeded coin at each pump: `multiple` or not, in order or not, all or some, now or at a later pump. RabbitMQ may
+    /// show the like when messages go to queues of different kinds; only that what goes to no queue may wait too is made
+    /// up here.
     Mixed,
 }
 

@@ -50,14 +50,10 @@ impl Call<'_> {
         self.route(exchange, &message, &mut routes);
         self.core.counters.publishes_accepted += 1;
         if let Mode::Tx(tx) = &mut self.channel().mode {
-            tx.hold_publish(HeldPublish {
-                message,
-                routes: routes.clone(),
-                mandatory: content.mandatory,
-            });
+            tx.hold_publish(HeldPublish { message, routes: routes.clone(), mandatory: content.mandatory });
         } else {
             let accepted = self.deliver_to_queues(&message, &routes, content.mandatory);
-            self.record_confirm(accepted);
+            self.record_confirm(!routes.is_empty(), accepted);
         }
         self.core.routes = routes;
         Ok(())
@@ -89,11 +85,7 @@ impl Call<'_> {
             };
             let mut bytes = Vec::with_capacity(message.properties().len() + 48);
             let reply_to = Some(&*consumer.address);
-            BasicProperties {
-                reply_to,
-                ..properties
-            }
-            .write(&mut bytes);
+            BasicProperties { reply_to, ..properties }.write(&mut bytes);
             rewritten = Some(bytes);
         }
         if let Some(claimed) = properties.user_id
@@ -145,9 +137,16 @@ impl Call<'_> {
         message.write_content(self.number, self.frame_max, self.out);
     }
 
-    fn record_confirm(&mut self, accepted: bool) {
+    /// What no queue has to answer for is confirmed at once: in front of confirms that wait for their queues, and of the
+    /// answer to what comes next.
+    fn record_confirm(&mut self, routed: bool, accepted: bool) {
         let (conn, number) = (self.conn, self.number);
+        let at_once = !routed && self.core.options.confirms.is_prompt(&mut self.core.rng);
         if let Mode::Confirm(confirms) = &mut self.core.channels[self.key].mode {
+            if at_once {
+                confirms.confirm_at_once(number, self.out);
+                return;
+            }
             if !confirms.is_due() {
                 self.core.ready.insert((conn, number));
             }
@@ -182,9 +181,7 @@ fn check_expiration(text: &[u8]) -> Outcome {
         let rest = String::from_utf8_lossy(&digits[count..]);
         format!("{{leftover_string,\"{rest}\"}}")
     } else {
-        let number = std::str::from_utf8(digits)
-            .ok()
-            .and_then(|d| d.parse::<u64>().ok());
+        let number = std::str::from_utf8(digits).ok().and_then(|d| d.parse::<u64>().ok());
         match number {
             Some(0) => return Ok(()),
             Some(number) if sign == b'-' => format!("{{value_negative,-{number}}}"),
@@ -192,7 +189,5 @@ fn check_expiration(text: &[u8]) -> Outcome {
             _ => format!("{{value_too_large,{}}}", String::from_utf8_lossy(digits)),
         }
     };
-    Err(Fault::precondition(format!(
-        "invalid expiration '{shown}': {problem}"
-    )))
+    Err(Fault::precondition(format!("invalid expiration '{shown}': {problem}")))
 }

@@ -3,10 +3,11 @@
 use warren_wire::Method;
 use warren_wire::method::basic;
 
-use crate::channel::{Delivery, Event, Mode};
+use crate::channel::{Delivery, Event, Mode, Subscription};
 use crate::connection::Connection;
 use crate::core::{ChannelKey, Core, QueueKey};
 use crate::message::Message;
+use crate::names::Name;
 use crate::queue::UNSENT_LIMIT;
 
 /// Deliveries that a channel may write before it is another's turn.
@@ -29,11 +30,7 @@ impl Connection {
                 let Some(key) = self.channel_key(number) else {
                     continue;
                 };
-                let mut target = Target {
-                    number,
-                    frame_max: self.frame_max,
-                    out: &mut self.output,
-                };
+                let mut target = Target { number, frame_max: self.frame_max, out: &mut self.output };
                 let turn = left.min(TURN);
                 let mut done = 0;
                 while core.pump_channel(key, done < turn, &mut target) {
@@ -90,7 +87,7 @@ impl Core {
                     let ok = basic::CancelOk { consumer_tag: &tag };
                     Method::BasicCancelOk(ok).write(target.number, target.out);
                 }
-                Event::QueueGone(queue) => self.cancel_consumers(key, queue, target),
+                Event::QueueGone(queue) => self.end_consumers(key, queue, target),
                 Event::CommitOk => {
                     if let Mode::Tx(tx) = &mut channel.mode {
                         tx.committing = false;
@@ -145,23 +142,35 @@ impl Core {
         self.counters.deliveries += 1;
     }
 
-    /// The queue is gone: its consumers end, and are told if the client wants to know.
-    fn cancel_consumers(&mut self, key: ChannelKey, queue: QueueKey, target: &mut Target<'_>) {
+    /// The queue is gone, and its consumers with it; the client is told if it wants to know. But where a queue of the same
+    /// name is there by now they go on with that one, and nobody is told (probed on RabbitMQ 3.10.8: delete and declare sent
+    /// in one write keep the consumer).
+    fn end_consumers(&mut self, key: ChannelKey, queue: QueueKey, target: &mut Target<'_>) {
         let channel = &mut self.channels[key];
         let notify = channel.cancel_notify;
-        channel.consumers.retain(|tag, subscription| {
-            if subscription.queue != queue {
-                return true;
-            }
-            if notify {
-                let cancel = basic::Cancel {
-                    consumer_tag: tag,
-                    no_wait: true,
-                };
+        let ended = channel.consumers.iter().filter(|(_, s)| s.queue == queue);
+        let ended: Vec<Name> = ended.map(|(tag, _)| tag.clone()).collect();
+        for tag in ended {
+            let Some(mut subscription) = self.channels[key].consumers.remove(&tag) else {
+                continue;
+            };
+            if let Some(queue) = self.successor(key, &subscription) {
+                subscription.queue = queue;
+                subscription.id = self.new_consumer_id();
+                self.subscribe(key, tag, subscription);
+            } else if notify {
+                let cancel = basic::Cancel { consumer_tag: &tag, no_wait: true };
                 Method::BasicCancel(cancel).write(target.number, target.out);
             }
-            false
-        });
+        }
+    }
+
+    fn successor(&self, key: ChannelKey, subscription: &Subscription) -> Option<QueueKey> {
+        let channel = &self.channels[key];
+        let successor = self.find_queue(channel.vhost, &subscription.queue_name)?;
+        let queue = &self.queues[successor];
+        let usable = queue.owner.is_none_or(|owner| owner == channel.conn);
+        (usable && queue.admits(subscription)).then_some(successor)
     }
 
     fn flush_confirms(&mut self, key: ChannelKey, out: &mut Vec<u8>) {

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use slotmap::SlotMap;
+
 use crate::broker::ConnId;
-use crate::channel::{Delivery, Event};
+use crate::channel::{Channel, Delivery, Event, Subscription};
 use crate::core::{ChannelKey, Core, QueueKey};
 use crate::exchange::Target;
 use crate::message::Message;
@@ -109,9 +111,7 @@ impl Queue {
     /// Puts a message back where it stood, marked as delivered before.
     pub(crate) fn put_back(&mut self, mut entry: Entry) {
         entry.redelivered = true;
-        let place = self
-            .ready
-            .partition_point(|other| other.position < entry.position);
+        let place = self.ready.partition_point(|other| other.position < entry.position);
         self.ready.insert(place, entry);
     }
 
@@ -119,8 +119,11 @@ impl Queue {
         self.consumers.iter_mut().find(|c| c.id == id)
     }
 
-    pub(crate) fn has_exclusive_consumer(&self) -> bool {
-        self.consumers.iter().any(|c| c.exclusive)
+    /// Whether another consumer may join those that are there.
+    pub(crate) fn admits(&self, other: &Subscription) -> bool {
+        let taken = self.consumers.iter().any(|c| c.exclusive);
+        let wants_all = other.exclusive && (!self.consumers.is_empty() || self.single_active);
+        !taken && !wants_all
     }
 
     pub(crate) fn add_consumer(&mut self, consumer: Consumer) {
@@ -134,9 +137,7 @@ impl Queue {
 
     /// Behind the last of its priority.
     fn enlist(&mut self, consumer: Consumer) {
-        let place = self
-            .consumers
-            .partition_point(|c| c.priority >= consumer.priority);
+        let place = self.consumers.partition_point(|c| c.priority >= consumer.priority);
         self.consumers.insert(place, consumer);
     }
 
@@ -156,9 +157,7 @@ impl Queue {
     /// Whether a publish must be refused because the queue is full.
     fn refuses(&self) -> bool {
         self.overflow == Overflow::RejectPublish
-            && self
-                .max_length
-                .is_some_and(|max| self.ready.len() as u64 + 1 > max)
+            && self.max_length.is_some_and(|max| self.ready.len() as u64 + 1 > max)
     }
 
     fn drop_excess(&mut self) {
@@ -170,7 +169,21 @@ impl Queue {
     }
 }
 
+type Channels = SlotMap<ChannelKey, Channel>;
+
+/// Whether the consumer may be given a message now.
+fn can_take(channels: &Channels, queue: &Queue, c: &Consumer) -> bool {
+    queue.active.is_none_or(|active| active == c.id)
+        && c.unsent < UNSENT_LIMIT
+        && (c.no_ack || c.prefetch == 0 || c.unacked < c.prefetch)
+        && channels.get(c.channel).is_some_and(|channel| !channel.is_limited())
+}
+
 impl Core {
+    pub(crate) fn can_take(&self, queue: &Queue, consumer: &Consumer) -> bool {
+        can_take(&self.channels, queue, consumer)
+    }
+
     pub(crate) fn add_queue(&mut self, queue: Queue) -> QueueKey {
         let (vhost, name) = (queue.vhost, queue.name.clone());
         let key = self.queues.insert(queue);
@@ -192,11 +205,7 @@ impl Core {
         }
         let position = queue.next_position;
         queue.next_position += 1;
-        queue.ready.push_back(Entry {
-            position,
-            message: Arc::clone(message),
-            redelivered: false,
-        });
+        queue.ready.push_back(Entry { position, message: Arc::clone(message), redelivered: false });
         if !queue.stalled && !queue.consumers.is_empty() {
             self.run_queue(key);
         }
@@ -214,15 +223,7 @@ impl Core {
         queue.stalled = false;
         while !queue.ready.is_empty() {
             let channels = &self.channels;
-            let can_take = |c: &Consumer| {
-                queue.active.is_none_or(|active| active == c.id)
-                    && c.unsent < UNSENT_LIMIT
-                    && (c.no_ack || c.prefetch == 0 || c.unacked < c.prefetch)
-                    && channels
-                        .get(c.channel)
-                        .is_some_and(|channel| !channel.is_limited())
-            };
-            let Some(place) = queue.consumers.iter().position(can_take) else {
+            let Some(place) = queue.consumers.iter().position(|c| can_take(channels, queue, c)) else {
                 queue.stalled = true;
                 return;
             };

@@ -74,14 +74,8 @@ impl Call<'_> {
         }
         let tag = self.consumer_tag(m.consumer_tag);
         let address = address_of(self.key, self.core.rng.next());
-        self.channel().reply_consumer = Some(ReplyConsumer {
-            tag: tag.clone(),
-            address,
-        });
-        self.reply_unless(
-            m.no_wait,
-            Method::BasicConsumeOk(basic::ConsumeOk { consumer_tag: &tag }),
-        );
+        self.channel().reply_consumer = Some(ReplyConsumer { tag: tag.clone(), address });
+        self.reply_unless(m.no_wait, Method::BasicConsumeOk(basic::ConsumeOk { consumer_tag: &tag }));
         Ok(())
     }
 

@@ -109,18 +109,13 @@ fn headers_match(wanted: Table<'_>, headers: Table<'_>) -> bool {
     };
     let any = mode.starts_with(b"any");
     let with_x = mode.ends_with(b"-with-x");
-    let mut counted = wanted
-        .iter()
-        .filter(|(key, _)| *key != b"x-match" && (with_x || !key.starts_with(b"x-")));
+    let mut counted =
+        wanted.iter().filter(|(key, _)| *key != b"x-match" && (with_x || !key.starts_with(b"x-")));
     let satisfied = |(key, value): (&[u8], Value<'_>)| match headers.get(key) {
         Some(found) => value == Value::Other || found == value,
         None => false,
     };
-    if any {
-        counted.any(satisfied)
-    } else {
-        counted.all(satisfied)
-    }
+    if any { counted.any(satisfied) } else { counted.all(satisfied) }
 }
 
 #[cfg(test)]
@@ -144,25 +139,12 @@ mod tests {
             ("", ""),
         ];
         for (pattern, key) in yes {
-            assert!(
-                topic_matches(pattern.as_bytes(), key.as_bytes()),
-                "{pattern} {key}"
-            );
+            assert!(topic_matches(pattern.as_bytes(), key.as_bytes()), "{pattern} {key}");
         }
-        let no = [
-            ("a.b", "a.b.c"),
-            ("a.*", "a"),
-            ("*", ""),
-            ("a.#.c", "a.b"),
-            ("*.b", "b"),
-            ("", "a"),
-            ("a", ""),
-        ];
+        let no =
+            [("a.b", "a.b.c"), ("a.*", "a"), ("*", ""), ("a.#.c", "a.b"), ("*.b", "b"), ("", "a"), ("a", "")];
         for (pattern, key) in no {
-            assert!(
-                !topic_matches(pattern.as_bytes(), key.as_bytes()),
-                "{pattern} {key}"
-            );
+            assert!(!topic_matches(pattern.as_bytes(), key.as_bytes()), "{pattern} {key}");
         }
     }
 }

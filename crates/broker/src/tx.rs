@@ -15,7 +15,7 @@ use crate::settle::Fate;
 #[derive(Debug, Default)]
 pub(crate) struct Tx {
     publishes: Vec<HeldPublish>,
-    settled: Vec<(Vec<Unacked>, Fate)>,
+    pub(crate) settled: Vec<(Vec<Unacked>, Fate)>,
     /// `tx.commit-ok` waits for the queues. Any method but a close is an error meanwhile.
     pub(crate) committing: bool,
 }
@@ -102,10 +102,9 @@ impl Call<'_> {
     /// RabbitMQ closes the connection of a client that goes on before commit-ok.
     pub(crate) fn check_not_committing(&mut self) -> Outcome {
         match &self.channel().mode {
-            Mode::Tx(tx) if tx.committing => Err(Fault::connection(
-                504,
-                "unexpected command while processing 'tx.commit'",
-            )),
+            Mode::Tx(tx) if tx.committing => {
+                Err(Fault::connection(504, "unexpected command while processing 'tx.commit'"))
+            }
             _ => Ok(()),
         }
     }

@@ -20,12 +20,7 @@ fn second_open() {
     let mut t = Test::new();
     let c = t.channel();
     let text = "CHANNEL_ERROR - second 'channel.open' seen";
-    t.call(
-        c,
-        1,
-        Method::ChannelOpen,
-        &format!("0 connection.close 504 {text} 20/10"),
-    );
+    t.call(c, 1, Method::ChannelOpen, &format!("0 connection.close 504 {text} 20/10"));
     t.send(c, 0, Method::ConnectionCloseOk);
     assert!(t.closed(c));
 }
@@ -43,10 +38,7 @@ fn publish_on_a_channel_that_is_not_open() {
     let mut t = Test::new();
     let c = t.login();
     t.publish(c, 1, "", "x", "x");
-    t.expect(
-        c,
-        &["0 connection.close 504 CHANNEL_ERROR - expected 'channel.open' 60/40"],
-    );
+    t.expect(c, &["0 connection.close 504 CHANNEL_ERROR - expected 'channel.open' 60/40"]);
 }
 
 #[test]
@@ -67,10 +59,7 @@ fn open_right_behind_close() {
     t.send(c, 1, Method::ChannelOpen);
     let lines = t.take(c);
     let text = "CHANNEL_ERROR - second 'channel.open' seen";
-    assert_eq!(
-        lines.last().unwrap(),
-        &format!("0 connection.close 504 {text} 20/10")
-    );
+    assert_eq!(lines.last().unwrap(), &format!("0 connection.close 504 {text} 20/10"));
 }
 
 #[test]
@@ -98,12 +87,7 @@ fn open_while_the_broker_waits_for_close_ok() {
     t.publish(c, 1, "no-such-exchange", "", "x");
     t.take(c);
     let text = "CHANNEL_ERROR - second 'channel.open' seen";
-    t.call(
-        c,
-        1,
-        Method::ChannelOpen,
-        &format!("0 connection.close 504 {text} 20/10"),
-    );
+    t.call(c, 1, Method::ChannelOpen, &format!("0 connection.close 504 {text} 20/10"));
 }
 
 /// Both sides close: the client's is answered, and its answer is still waited for.
@@ -126,12 +110,7 @@ fn close_ok_that_nobody_asked_for() {
     let mut t = Test::new();
     let c = t.channel();
     let text = "COMMAND_INVALID - unimplemented method";
-    t.call(
-        c,
-        1,
-        Method::ChannelCloseOk,
-        &format!("0 connection.close 503 {text} 20/41"),
-    );
+    t.call(c, 1, Method::ChannelCloseOk, &format!("0 connection.close 503 {text} 20/41"));
 }
 
 #[test]
@@ -158,36 +137,19 @@ fn flow_behind_a_publish_that_fails() {
 fn channel_max_counts_channels() {
     let mut t = Test::new();
     let c = t.connect();
-    t.log_in(
-        c,
-        &Login {
-            channel_max: 2,
-            ..Login::default()
-        },
-    );
+    t.log_in(c, &Login { channel_max: 2, ..Login::default() });
     t.take(c);
     t.open(c, 1);
     t.open(c, 1000);
     let text = "NOT_ALLOWED - number of channels opened (2) has reached the negotiated channel_max (2)";
-    t.call(
-        c,
-        3,
-        Method::ChannelOpen,
-        &format!("0 connection.close 530 {text} 0/0"),
-    );
+    t.call(c, 3, Method::ChannelOpen, &format!("0 connection.close 530 {text} 0/0"));
 }
 
 #[test]
 fn channels_count_again_when_closed() {
     let mut t = Test::new();
     let c = t.connect();
-    t.log_in(
-        c,
-        &Login {
-            channel_max: 1,
-            ..Login::default()
-        },
-    );
+    t.log_in(c, &Login { channel_max: 1, ..Login::default() });
     t.take(c);
     for number in 1..5 {
         t.open(c, number);
@@ -231,18 +193,10 @@ fn methods_of_a_server() {
 fn methods_of_a_server_with_content() {
     let mut t = Test::new();
     let c = t.channel();
-    let m = basic::Return {
-        reply_code: 312,
-        reply_text: b"",
-        exchange: b"",
-        routing_key: b"",
-    };
+    let m = basic::Return { reply_code: 312, reply_text: b"", exchange: b"", routing_key: b"" };
     t.send(c, 1, Method::BasicReturn(m));
     t.content(c, 1, &warren_wire::BasicProperties::default(), b"x");
-    t.expect(
-        c,
-        &["0 connection.close 503 COMMAND_INVALID - unimplemented method 60/50"],
-    );
+    t.expect(c, &["0 connection.close 503 COMMAND_INVALID - unimplemented method 60/50"]);
 }
 
 #[test]
@@ -250,12 +204,7 @@ fn class_connection_on_a_channel() {
     let mut t = Test::new();
     let c = t.channel();
     let text = "COMMAND_INVALID - unimplemented method";
-    t.call(
-        c,
-        1,
-        close_connection(),
-        &format!("0 connection.close 503 {text} 10/50"),
-    );
+    t.call(c, 1, close_connection(), &format!("0 connection.close 503 {text} 10/50"));
 }
 
 #[test]
@@ -263,12 +212,7 @@ fn other_classes_on_channel_0() {
     let mut t = Test::new();
     let c = t.channel();
     let text = "CHANNEL_ERROR - unexpected method in connection state running";
-    t.call(
-        c,
-        0,
-        Method::TxSelect,
-        &format!("0 connection.close 504 {text} 90/10"),
-    );
+    t.call(c, 0, Method::TxSelect, &format!("0 connection.close 504 {text} 90/10"));
 }
 
 /// Exclusive queues are gone, and auto-delete ones, when close-ok comes.
@@ -277,16 +221,8 @@ fn connection_close_takes_its_queues() {
     let mut t = Test::new();
     let c = t.channel();
     let other = t.channel();
-    let exclusive = warren_wire::method::queue::Declare {
-        exclusive: true,
-        ..declare("mine")
-    };
-    t.call(
-        c,
-        1,
-        Method::QueueDeclare(exclusive),
-        "1 queue.declare-ok mine 0 0",
-    );
+    let exclusive = warren_wire::method::queue::Declare { exclusive: true, ..declare("mine") };
+    t.call(c, 1, Method::QueueDeclare(exclusive), "1 queue.declare-ok mine 0 0");
     t.call(c, 0, close_connection(), "0 connection.close-ok");
     t.declare(other, 1, "mine");
 }

@@ -26,16 +26,10 @@ fn confirms_count_from_select() {
 fn persistent_messages_are_confirmed() {
     let mut t = Test::new();
     let c = t.channel();
-    let m = warren_wire::method::queue::Declare {
-        durable: true,
-        ..declare("lasting")
-    };
+    let m = warren_wire::method::queue::Declare { durable: true, ..declare("lasting") };
     t.call(c, 1, Method::QueueDeclare(m), "1 queue.declare-ok lasting 0 0");
     t.call(c, 1, confirm_select(), "1 confirm.select-ok");
-    let p = BasicProperties {
-        delivery_mode: Some(2),
-        ..BasicProperties::default()
-    };
+    let p = BasicProperties { delivery_mode: Some(2), ..BasicProperties::default() };
     t.publish_with(c, 1, ("", "lasting"), &p, "x");
     t.expect(c, &["1 basic.ack 1"]);
 }
@@ -46,10 +40,7 @@ fn return_comes_before_its_confirm() {
     let c = t.channel();
     t.call(c, 1, confirm_select(), "1 confirm.select-ok");
     t.publish_mandatory(c, 1, "", "nowhere", "x");
-    t.expect(
-        c,
-        &["1 basic.return 312 NO_ROUTE '' 'nowhere' [1] x", "1 basic.ack 1"],
-    );
+    t.expect(c, &["1 basic.return 312 NO_ROUTE '' 'nowhere' [1] x", "1 basic.ack 1"]);
 }
 
 /// Numbers confirmed by the lines, each once, in whatever grouping.
@@ -89,11 +80,9 @@ fn all_are_confirmed() {
 #[test]
 fn coalesced_or_single() {
     for (style, expected) in [(ConfirmStyle::Coalesced, 1), (ConfirmStyle::Single, 10)] {
-        let mut t = Test::model(Options {
-            confirms: style,
-            ..Options::default()
-        });
+        let mut t = Test::model(Options { confirms: style, ..Options::default() });
         let c = t.channel();
+        t.declare(c, 1, "q");
         t.call(c, 1, confirm_select(), "1 confirm.select-ok");
         for _ in 0..10 {
             t.publish(c, 1, "", "q", "x");
@@ -109,13 +98,10 @@ fn coalesced_or_single() {
 fn mixed_confirms_are_complete() {
     let (mut unordered, mut multiple, mut single, mut late) = (0, 0, 0, 0);
     for seed in 0..200 {
-        let options = Options {
-            confirms: ConfirmStyle::Mixed,
-            seed,
-            ..Options::default()
-        };
+        let options = Options { confirms: ConfirmStyle::Mixed, seed, ..Options::default() };
         let mut t = Test::model(options);
         let c = t.channel();
+        t.declare(c, 1, "q");
         t.call(c, 1, confirm_select(), "1 confirm.select-ok");
         for _ in 0..20 {
             t.publish(c, 1, "", "q", "x");
@@ -133,20 +119,13 @@ fn mixed_confirms_are_complete() {
         single += lines.iter().filter(|l| !l.ends_with("multiple")).count();
     }
     let seen = (unordered, multiple, single, late);
-    assert!(
-        unordered > 5 && multiple > 50 && single > 50 && late > 20,
-        "{seen:?}"
-    );
+    assert!(unordered > 5 && multiple > 50 && single > 50 && late > 20, "{seen:?}");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
     let run = || {
-        let options = Options {
-            confirms: ConfirmStyle::Mixed,
-            seed: 7,
-            ..Options::default()
-        };
+        let options = Options { confirms: ConfirmStyle::Mixed, seed: 7, ..Options::default() };
         let mut t = Test::model(options);
         let c = t.channel();
         t.send(c, 1, Method::QueueDeclare(declare("")));
@@ -179,22 +158,12 @@ fn modes_do_not_mix() {
     let c = t.channel();
     t.call(c, 1, confirm_select(), "1 confirm.select-ok");
     let text = "PRECONDITION_FAILED - cannot switch from confirm to tx mode";
-    t.call(
-        c,
-        1,
-        Method::TxSelect,
-        &format!("1 channel.close 406 {text} 90/10"),
-    );
+    t.call(c, 1, Method::TxSelect, &format!("1 channel.close 406 {text} 90/10"));
     t.open(c, 2);
     t.call(c, 2, Method::TxSelect, "2 tx.select-ok");
     t.call(c, 2, Method::TxSelect, "2 tx.select-ok");
     let text = "PRECONDITION_FAILED - cannot switch from tx to confirm mode";
-    t.call(
-        c,
-        2,
-        confirm_select(),
-        &format!("2 channel.close 406 {text} 85/10"),
-    );
+    t.call(c, 2, confirm_select(), &format!("2 channel.close 406 {text} 85/10"));
 }
 
 #[test]
@@ -202,19 +171,9 @@ fn no_transaction() {
     let text = "PRECONDITION_FAILED - channel is not transactional";
     let mut t = Test::new();
     let c = t.channel();
-    t.call(
-        c,
-        1,
-        Method::TxCommit,
-        &format!("1 channel.close 406 {text} 90/20"),
-    );
+    t.call(c, 1, Method::TxCommit, &format!("1 channel.close 406 {text} 90/20"));
     t.open(c, 2);
-    t.call(
-        c,
-        2,
-        Method::TxRollback,
-        &format!("2 channel.close 406 {text} 90/30"),
-    );
+    t.call(c, 2, Method::TxRollback, &format!("2 channel.close 406 {text} 90/30"));
 }
 
 #[test]
@@ -229,10 +188,7 @@ fn commit_publishes() {
     t.expect(c, &[] as &[&str]);
     assert_eq!(t.counts(other, 1, "q"), (0, 0));
     t.send(c, 1, Method::TxCommit);
-    t.expect(
-        c,
-        &["1 basic.return 312 NO_ROUTE '' 'nowhere' [1] 2", "1 tx.commit-ok"],
-    );
+    t.expect(c, &["1 basic.return 312 NO_ROUTE '' 'nowhere' [1] 2", "1 tx.commit-ok"]);
     assert_eq!(t.counts(other, 1, "q"), (1, 0));
     t.call(c, 1, Method::TxCommit, "1 tx.commit-ok");
 }
@@ -299,10 +255,7 @@ fn pipelining_behind_commit() {
     t.send(c, 1, flow(true));
     let lines = t.take(c);
     let text = "CHANNEL_ERROR - unexpected command while processing 'tx.commit'";
-    assert_eq!(
-        lines.last().unwrap(),
-        &format!("0 connection.close 504 {text} 20/20")
-    );
+    assert_eq!(lines.last().unwrap(), &format!("0 connection.close 504 {text} 20/20"));
 }
 
 /// Without anything routed to a queue there is nothing to wait for.

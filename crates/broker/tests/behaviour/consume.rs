@@ -5,10 +5,7 @@ use warren_wire::Method;
 use warren_wire::method::{basic, queue};
 
 fn delivery(tag: &str, number: u64, queue: &str, body: &str) -> String {
-    format!(
-        "1 basic.deliver {tag} {number} '' '{queue}' [{}] {body}",
-        body.len()
-    )
+    format!("1 basic.deliver {tag} {number} '' '{queue}' [{}] {body}", body.len())
 }
 
 #[test]
@@ -20,11 +17,8 @@ fn in_order() {
     for body in ["a", "b", "c"] {
         t.publish(c, 1, "", "order", body);
     }
-    let expected = [
-        delivery("t", 1, "order", "a"),
-        delivery("t", 2, "order", "b"),
-        delivery("t", 3, "order", "c"),
-    ];
+    let expected =
+        [delivery("t", 1, "order", "a"), delivery("t", 2, "order", "b"), delivery("t", 3, "order", "c")];
     t.expect(c, &expected);
 }
 
@@ -36,10 +30,7 @@ fn consume_ok_comes_first() {
     t.declare(c, 1, "filled");
     t.publish(c, 1, "", "filled", "a");
     t.send(c, 1, Method::BasicConsume(consume("filled", "t")));
-    t.expect(
-        c,
-        &["1 basic.consume-ok t".to_owned(), delivery("t", 1, "filled", "a")],
-    );
+    t.expect(c, &["1 basic.consume-ok t".to_owned(), delivery("t", 1, "filled", "a")]);
 }
 
 #[test]
@@ -48,20 +39,10 @@ fn no_wait() {
     let c = t.channel();
     t.declare(c, 1, "quiet");
     t.publish(c, 1, "", "quiet", "a");
-    let m = basic::Consume {
-        no_wait: true,
-        ..consume("quiet", "t")
-    };
+    let m = basic::Consume { no_wait: true, ..consume("quiet", "t") };
     t.send(c, 1, Method::BasicConsume(m));
     t.expect(c, &[delivery("t", 1, "quiet", "a")]);
-    t.send(
-        c,
-        1,
-        Method::BasicCancel(basic::Cancel {
-            consumer_tag: b"t",
-            no_wait: true,
-        }),
-    );
+    t.send(c, 1, Method::BasicCancel(basic::Cancel { consumer_tag: b"t", no_wait: true }));
     t.publish(c, 1, "", "quiet", "b");
     t.expect(c, &[] as &[&str]);
 }
@@ -121,14 +102,8 @@ fn consumers_take_turns() {
     for body in ["1", "2", "3", "4"] {
         t.publish(a, 1, "", "shared", body);
     }
-    t.expect(
-        a,
-        &[delivery("a", 1, "shared", "1"), delivery("a", 2, "shared", "3")],
-    );
-    t.expect(
-        b,
-        &[delivery("b", 1, "shared", "2"), delivery("b", 2, "shared", "4")],
-    );
+    t.expect(a, &[delivery("a", 1, "shared", "1"), delivery("a", 2, "shared", "3")]);
+    t.expect(b, &[delivery("b", 1, "shared", "2"), delivery("b", 2, "shared", "4")]);
 }
 
 #[test]
@@ -139,22 +114,13 @@ fn higher_priority_first() {
     t.call(c, 1, qos(1, false), "1 basic.qos-ok");
     t.consume(c, 1, "ranked", "low");
     let arguments = table(&[("x-priority", Field::Int(5))]);
-    let m = basic::Consume {
-        arguments: encoded(&arguments),
-        ..consume("ranked", "high")
-    };
+    let m = basic::Consume { arguments: encoded(&arguments), ..consume("ranked", "high") };
     t.call(c, 1, Method::BasicConsume(m), "1 basic.consume-ok high");
     t.publish(c, 1, "", "ranked", "1");
     t.settle();
     t.publish(c, 1, "", "ranked", "2");
     t.publish(c, 1, "", "ranked", "3");
-    t.expect(
-        c,
-        &[
-            delivery("high", 1, "ranked", "1"),
-            delivery("low", 2, "ranked", "2"),
-        ],
-    );
+    t.expect(c, &[delivery("high", 1, "ranked", "1"), delivery("low", 2, "ranked", "2")]);
     t.send(c, 1, ack(1, false));
     t.expect(c, &[delivery("high", 3, "ranked", "3")]);
 }
@@ -170,15 +136,9 @@ fn prefetch_of_each_consumer() {
     }
     t.call(c, 1, qos(1, false), "1 basic.qos-ok");
     t.send(c, 1, Method::BasicConsume(consume("few", "a")));
-    t.expect(
-        c,
-        &["1 basic.consume-ok a".to_owned(), delivery("a", 1, "few", "1")],
-    );
+    t.expect(c, &["1 basic.consume-ok a".to_owned(), delivery("a", 1, "few", "1")]);
     t.send(c, 1, Method::BasicConsume(consume("few", "b")));
-    t.expect(
-        c,
-        &["1 basic.consume-ok b".to_owned(), delivery("b", 2, "few", "2")],
-    );
+    t.expect(c, &["1 basic.consume-ok b".to_owned(), delivery("b", 2, "few", "2")]);
     // Later changes do not reach them.
     t.call(c, 1, qos(10, false), "1 basic.qos-ok");
     t.send(c, 1, ack(1, false));
@@ -214,18 +174,9 @@ fn prefetch_of_the_channel() {
 fn prefetch_size_is_not_implemented() {
     let mut t = Test::new();
     let c = t.channel();
-    let m = basic::Qos {
-        prefetch_size: 10,
-        prefetch_count: 1,
-        global: false,
-    };
+    let m = basic::Qos { prefetch_size: 10, prefetch_count: 1, global: false };
     let text = "NOT_IMPLEMENTED - prefetch_size!=0 (10)";
-    t.call(
-        c,
-        1,
-        Method::BasicQos(m),
-        &format!("0 connection.close 540 {text} 60/10"),
-    );
+    t.call(c, 1, Method::BasicQos(m), &format!("0 connection.close 540 {text} 60/10"));
 }
 
 #[test]
@@ -234,10 +185,7 @@ fn no_ack() {
     let c = t.channel();
     t.declare(c, 1, "gone");
     t.call(c, 1, qos(1, false), "1 basic.qos-ok");
-    let m = basic::Consume {
-        no_ack: true,
-        ..consume("gone", "t")
-    };
+    let m = basic::Consume { no_ack: true, ..consume("gone", "t") };
     t.call(c, 1, Method::BasicConsume(m), "1 basic.consume-ok t");
     for body in ["1", "2", "3"] {
         t.publish(c, 1, "", "gone", body);
@@ -254,10 +202,7 @@ fn exclusive_consumers() {
     let mut t = Test::new();
     let c = t.channel();
     t.declare(c, 1, "single");
-    let exclusive = Method::BasicConsume(basic::Consume {
-        exclusive: true,
-        ..consume("single", "e")
-    });
+    let exclusive = Method::BasicConsume(basic::Consume { exclusive: true, ..consume("single", "e") });
     t.call(c, 1, exclusive, "1 basic.consume-ok e");
     t.open(c, 2);
     let shared = Method::BasicConsume(consume("single", "s"));
@@ -274,10 +219,7 @@ fn single_active_consumer() {
     let mut t = Test::new();
     let c = t.channel();
     let arguments = table(&[("x-single-active-consumer", Field::Bool(true))]);
-    let m = queue::Declare {
-        arguments: encoded(&arguments),
-        ..declare("sac")
-    };
+    let m = queue::Declare { arguments: encoded(&arguments), ..declare("sac") };
     t.call(c, 1, Method::QueueDeclare(m), "1 queue.declare-ok sac 0 0");
     t.consume(c, 1, "sac", "a");
     t.consume(c, 1, "sac", "b");
@@ -288,17 +230,9 @@ fn single_active_consumer() {
     t.call(c, 1, cancel("a"), "1 basic.cancel-ok a");
     t.publish(c, 1, "", "sac", "3");
     t.expect(c, &[delivery("b", 3, "sac", "3")]);
-    let m = basic::Consume {
-        exclusive: true,
-        ..consume("sac", "e")
-    };
+    let m = basic::Consume { exclusive: true, ..consume("sac", "e") };
     let text = "ACCESS_REFUSED - queue 'sac' in vhost '/' in exclusive use";
-    t.call(
-        c,
-        1,
-        Method::BasicConsume(m),
-        &format!("1 channel.close 403 {text} 60/20"),
-    );
+    t.call(c, 1, Method::BasicConsume(m), &format!("1 channel.close 403 {text} 60/20"));
 }
 
 #[test]
@@ -326,12 +260,7 @@ fn unacknowledged_survives_cancel() {
     assert_eq!(t.counts(c, 1, "kept"), (0, 0));
     t.send(c, 1, nack(1, false, true));
     t.settle();
-    t.call(
-        c,
-        1,
-        get("kept", true),
-        "1 basic.get-ok 2 again '' 'kept' 0 [1] 1",
-    );
+    t.call(c, 1, get("kept", true), "1 basic.get-ok 2 again '' 'kept' 0 [1] 1");
 }
 
 #[test]
@@ -340,13 +269,7 @@ fn broker_cancels_consumers() {
     let a = t.channel();
     let b = t.channel();
     let deaf = t.connect();
-    t.log_in(
-        deaf,
-        &Login {
-            capabilities: &[],
-            ..Login::default()
-        },
-    );
+    t.log_in(deaf, &Login { capabilities: &[], ..Login::default() });
     t.take(deaf);
     t.open(deaf, 1);
     t.declare(a, 1, "doomed");

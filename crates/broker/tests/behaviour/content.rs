@@ -133,12 +133,7 @@ fn bodies_in_many_frames() {
     for part in [&b"ab"[..], b"", b"cd", b"e"] {
         t.frame(c, 3, 1, part);
     }
-    t.call(
-        c,
-        1,
-        get("parts", true),
-        "1 basic.get-ok 1 '' 'parts' 0 [5] abcde",
-    );
+    t.call(c, 1, get("parts", true), "1 basic.get-ok 1 '' 'parts' 0 [5] abcde");
 }
 
 /// RabbitMQ then waits for a body that never ends; any other frame closes the connection.
@@ -159,13 +154,7 @@ fn body_longer_than_announced() {
 fn large_messages_are_split_to_frame_max() {
     let mut t = Test::new();
     let c = t.connect();
-    t.log_in(
-        c,
-        &Login {
-            frame_max: 4096,
-            ..Login::default()
-        },
-    );
+    t.log_in(c, &Login { frame_max: 4096, ..Login::default() });
     t.take(c);
     t.open(c, 1);
     t.declare(c, 1, "large");
@@ -173,12 +162,7 @@ fn large_messages_are_split_to_frame_max() {
     t.header(c, 1, 5000);
     t.frame(c, 3, 1, &[b'x'; 4088]);
     t.frame(c, 3, 1, &[b'x'; 912]);
-    t.call(
-        c,
-        1,
-        get("large", true),
-        "1 basic.get-ok 1 '' 'large' 0 [5000] ... ...",
-    );
+    t.call(c, 1, get("large", true), "1 basic.get-ok 1 '' 'large' 0 [5000] ... ...");
 }
 
 /// Eight octets above frame_max pass: clients forget the overhead.
@@ -186,13 +170,7 @@ fn large_messages_are_split_to_frame_max() {
 fn payload_as_long_as_frame_max() {
     let mut t = Test::new();
     let c = t.connect();
-    t.log_in(
-        c,
-        &Login {
-            frame_max: 4096,
-            ..Login::default()
-        },
-    );
+    t.log_in(c, &Login { frame_max: 4096, ..Login::default() });
     t.take(c);
     t.open(c, 1);
     t.send(c, 1, publish("", "nowhere", true));
@@ -282,12 +260,7 @@ fn unknown_method_resets() {
 fn malformed_table_resets() {
     let mut t = Test::new();
     let c = t.channel();
-    t.frame(
-        c,
-        1,
-        1,
-        &[0, 50, 0, 10, 0, 0, 1, b'q', 0, 0, 0, 0, 3, 1, b'x', b'?'],
-    );
+    t.frame(c, 1, 1, &[0, 50, 0, 10, 0, 0, 1, b'q', 0, 0, 0, 0, 3, 1, b'x', b'?']);
     t.expect(c, &[] as &[&str]);
     assert!(t.closed(c));
 }
@@ -301,10 +274,7 @@ fn methods_that_do_not_fit() {
     t.expect(c, &[format!("0 connection.close 501 {text} 50/10")]);
     let c = t.channel();
     t.frame(c, 1, 1, &[0, 90, 0, 10, 0]);
-    t.expect(
-        c,
-        &["0 connection.close 501 FRAME_ERROR - cannot decode <<0>> 90/10"],
-    );
+    t.expect(c, &["0 connection.close 501 FRAME_ERROR - cannot decode <<0>> 90/10"]);
 }
 
 #[test]
@@ -312,27 +282,11 @@ fn names_must_be_utf8() {
     let mut t = Test::new();
     let text = "FRAME_ERROR - Malformed UTF-8 in shortstr";
     let c = t.channel();
-    let m = queue::Declare {
-        queue: b"\xff\xfe",
-        ..declare("")
-    };
-    t.call(
-        c,
-        1,
-        Method::QueueDeclare(m),
-        &format!("0 connection.close 501 {text} 0/0"),
-    );
+    let m = queue::Declare { queue: b"\xff\xfe", ..declare("") };
+    t.call(c, 1, Method::QueueDeclare(m), &format!("0 connection.close 501 {text} 0/0"));
     let c = t.channel();
-    let m = basic::Cancel {
-        consumer_tag: b"\xff",
-        no_wait: false,
-    };
-    t.call(
-        c,
-        1,
-        Method::BasicCancel(m),
-        &format!("0 connection.close 501 {text} 0/0"),
-    );
+    let m = basic::Cancel { consumer_tag: b"\xff", no_wait: false };
+    t.call(c, 1, Method::BasicCancel(m), &format!("0 connection.close 501 {text} 0/0"));
 }
 
 /// Not so in methods that carry content.
@@ -340,12 +294,7 @@ fn names_must_be_utf8() {
 fn routing_keys_of_publishes_need_not_be_utf8() {
     let mut t = Test::new();
     let c = t.channel();
-    let m = basic::Publish {
-        exchange: b"",
-        routing_key: b"\xff",
-        mandatory: true,
-        immediate: false,
-    };
+    let m = basic::Publish { exchange: b"", routing_key: b"\xff", mandatory: true, immediate: false };
     t.send(c, 1, Method::BasicPublish(m));
     t.content(c, 1, &BasicProperties::default(), b"x");
     let lines = t.take(c);
@@ -372,10 +321,7 @@ fn channels_interleave() {
 
 #[test]
 fn message_above_the_limit() {
-    let mut t = Test::model(Options {
-        max_message_size: 10,
-        ..Options::default()
-    });
+    let mut t = Test::model(Options { max_message_size: 10, ..Options::default() });
     let c = t.channel();
     t.declare(c, 1, "small");
     t.publish(c, 1, "", "small", "0123456789");

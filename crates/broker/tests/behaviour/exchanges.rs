@@ -24,12 +24,7 @@ fn unknown_type() {
     let c = t.channel();
     let m = declare_exchange("strange", "x-strange");
     let text = "COMMAND_INVALID - unknown exchange type 'x-strange'";
-    t.call(
-        c,
-        1,
-        Method::ExchangeDeclare(m),
-        &format!("0 connection.close 503 {text} 40/10"),
-    );
+    t.call(c, 1, Method::ExchangeDeclare(m), &format!("0 connection.close 503 {text} 40/10"));
 }
 
 fn refused(first: exchange::Declare<'_>, second: exchange::Declare<'_>, text: &str) {
@@ -37,12 +32,7 @@ fn refused(first: exchange::Declare<'_>, second: exchange::Declare<'_>, text: &s
     let c = t.channel();
     t.call(c, 1, Method::ExchangeDeclare(first), "1 exchange.declare-ok");
     let text = format!("PRECONDITION_FAILED - inequivalent arg {text}");
-    t.call(
-        c,
-        1,
-        Method::ExchangeDeclare(second),
-        &format!("1 channel.close 406 {text} 40/10"),
-    );
+    t.call(c, 1, Method::ExchangeDeclare(second), &format!("1 channel.close 406 {text} 40/10"));
 }
 
 #[test]
@@ -54,21 +44,11 @@ fn declare_otherwise() {
     let text = format!("'durable' {entity} 'true' but current is 'false'");
     refused(x, exchange::Declare { durable: true, ..x }, &text);
     let text = format!("'auto_delete' {entity} 'true' but current is 'false'");
-    refused(
-        x,
-        exchange::Declare {
-            auto_delete: true,
-            ..x
-        },
-        &text,
-    );
+    refused(x, exchange::Declare { auto_delete: true, ..x }, &text);
     let text = format!("'internal' {entity} 'false' but current is 'true'");
     refused(exchange::Declare { internal: true, ..x }, x, &text);
     let arguments = table(&[("alternate-exchange", Field::Str("amq.fanout"))]);
-    let with = exchange::Declare {
-        arguments: encoded(&arguments),
-        ..x
-    };
+    let with = exchange::Declare { arguments: encoded(&arguments), ..x };
     let value = "the value 'amq.fanout' of type 'longstr'";
     let text = format!("'alternate-exchange' {entity} none but current is {value}");
     refused(with, x, &text);
@@ -80,41 +60,22 @@ fn declare_otherwise() {
 fn passive_declare() {
     let mut t = Test::new();
     let c = t.channel();
-    let m = exchange::Declare {
-        passive: true,
-        ..declare_exchange("amq.topic", "nonsense")
-    };
+    let m = exchange::Declare { passive: true, ..declare_exchange("amq.topic", "nonsense") };
     t.call(c, 1, Method::ExchangeDeclare(m), "1 exchange.declare-ok");
-    let m = exchange::Declare {
-        passive: true,
-        ..declare_exchange("missing", "direct")
-    };
+    let m = exchange::Declare { passive: true, ..declare_exchange("missing", "direct") };
     let text = "NOT_FOUND - no exchange 'missing' in vhost '/'";
-    t.call(
-        c,
-        1,
-        Method::ExchangeDeclare(m),
-        &format!("1 channel.close 404 {text} 40/10"),
-    );
+    t.call(c, 1, Method::ExchangeDeclare(m), &format!("1 channel.close 404 {text} 40/10"));
 }
 
 #[test]
 fn reserved_names() {
     let mut t = Test::new();
     let c = t.channel();
-    let m = exchange::Declare {
-        durable: true,
-        ..declare_exchange("amq.direct", "direct")
-    };
+    let m = exchange::Declare { durable: true, ..declare_exchange("amq.direct", "direct") };
     t.call(c, 1, Method::ExchangeDeclare(m), "1 exchange.declare-ok");
     let m = declare_exchange("amq.mine", "direct");
     let text = "ACCESS_REFUSED - exchange name 'amq.mine' contains reserved prefix 'amq.*'";
-    t.call(
-        c,
-        1,
-        Method::ExchangeDeclare(m),
-        &format!("1 channel.close 403 {text} 40/10"),
-    );
+    t.call(c, 1, Method::ExchangeDeclare(m), &format!("1 channel.close 403 {text} 40/10"));
     t.open(c, 2);
     let text = "ACCESS_REFUSED - deletion of system exchange 'amq.direct' in vhost '/' not allowed";
     let m = Method::ExchangeDelete(delete_exchange("amq.direct"));
@@ -173,10 +134,7 @@ fn publish_to_a_missing_exchange() {
 fn publish_to_an_internal_exchange() {
     let mut t = Test::new();
     let c = t.channel();
-    let m = exchange::Declare {
-        internal: true,
-        ..declare_exchange("inner", "fanout")
-    };
+    let m = exchange::Declare { internal: true, ..declare_exchange("inner", "fanout") };
     t.call(c, 1, Method::ExchangeDeclare(m), "1 exchange.declare-ok");
     t.publish(c, 1, "inner", "k", "x");
     let text = "ACCESS_REFUSED - cannot publish to internal exchange 'inner' in vhost '/'";
@@ -187,60 +145,25 @@ fn publish_to_an_internal_exchange() {
 fn delete_if_unused() {
     let mut t = Test::new();
     let c = t.channel();
-    t.call(
-        c,
-        1,
-        Method::ExchangeDeclare(declare_exchange("used", "fanout")),
-        "1 exchange.declare-ok",
-    );
+    t.call(c, 1, Method::ExchangeDeclare(declare_exchange("used", "fanout")), "1 exchange.declare-ok");
     t.declare(c, 1, "bound");
     t.call(c, 1, bind("bound", "used", ""), "1 queue.bind-ok");
-    let m = exchange::Delete {
-        if_unused: true,
-        ..delete_exchange("used")
-    };
+    let m = exchange::Delete { if_unused: true, ..delete_exchange("used") };
     let text = "PRECONDITION_FAILED - exchange 'used' in vhost '/' in use";
-    t.call(
-        c,
-        1,
-        Method::ExchangeDelete(m),
-        &format!("1 channel.close 406 {text} 40/20"),
-    );
+    t.call(c, 1, Method::ExchangeDelete(m), &format!("1 channel.close 406 {text} 40/20"));
     t.open(c, 2);
-    t.call(
-        c,
-        2,
-        Method::ExchangeDelete(delete_exchange("used")),
-        "2 exchange.delete-ok",
-    );
-    t.call(
-        c,
-        2,
-        Method::ExchangeDelete(delete_exchange("used")),
-        "2 exchange.delete-ok",
-    );
+    t.call(c, 2, Method::ExchangeDelete(delete_exchange("used")), "2 exchange.delete-ok");
+    t.call(c, 2, Method::ExchangeDelete(delete_exchange("used")), "2 exchange.delete-ok");
 }
 
 #[test]
 fn bindings_of_what_is_missing() {
     let text = |what: &str| format!("NOT_FOUND - no {what} in vhost '/'");
     let methods = [
-        (
-            bind("nothing", "amq.direct", "k"),
-            text("queue 'nothing'"),
-            "50/20",
-        ),
+        (bind("nothing", "amq.direct", "k"), text("queue 'nothing'"), "50/20"),
         (bind("bound", "nothing", "k"), text("exchange 'nothing'"), "50/20"),
-        (
-            bind("nothing", "nothing", "k"),
-            text("exchange 'nothing'"),
-            "50/20",
-        ),
-        (
-            bind_exchange("nothing", "amq.direct", "k"),
-            text("exchange 'nothing'"),
-            "40/30",
-        ),
+        (bind("nothing", "nothing", "k"), text("exchange 'nothing'"), "50/20"),
+        (bind_exchange("nothing", "amq.direct", "k"), text("exchange 'nothing'"), "40/30"),
     ];
     for (method, text, id) in methods {
         let mut t = Test::new();
@@ -258,12 +181,7 @@ fn unbinding_what_is_missing() {
     t.call(c, 1, unbind("bound", "amq.direct", "k"), "1 queue.unbind-ok");
     t.call(c, 1, unbind("nothing", "amq.direct", "k"), "1 queue.unbind-ok");
     t.call(c, 1, unbind("bound", "nothing", "k"), "1 queue.unbind-ok");
-    t.call(
-        c,
-        1,
-        unbind_exchange("nothing", "amq.direct", "k"),
-        "1 exchange.unbind-ok",
-    );
+    t.call(c, 1, unbind_exchange("nothing", "amq.direct", "k"), "1 exchange.unbind-ok");
 }
 
 /// Publishes with a key and says which of the queues got it.
@@ -310,10 +228,7 @@ fn topic_and_fanout() {
     }
     let queues = ["t1", "t2"];
     assert_eq!(reached(&mut t, c, "amq.topic", "a.b", &queues), ["t1*1"]);
-    assert_eq!(
-        reached(&mut t, c, "amq.topic", "a.y.z", &queues),
-        ["t1*1", "t2*1"]
-    );
+    assert_eq!(reached(&mut t, c, "amq.topic", "a.y.z", &queues), ["t1*1", "t2*1"]);
     assert_eq!(reached(&mut t, c, "amq.topic", "z", &queues), ["t2*1"]);
     assert_eq!(reached(&mut t, c, "amq.topic", "a", &queues), ["t1*1"]);
     assert!(reached(&mut t, c, "amq.topic", "b.c", &queues).is_empty());
@@ -326,13 +241,7 @@ fn topic_and_fanout() {
 fn empty_topic_keys() {
     let mut t = Test::new();
     let c = t.channel();
-    for (name, key) in [
-        ("e0", ""),
-        ("e1", "*"),
-        ("e2", "#"),
-        ("e3", "a..b"),
-        ("e4", "a.*.b"),
-    ] {
+    for (name, key) in [("e0", ""), ("e1", "*"), ("e2", "#"), ("e3", "a..b"), ("e4", "a.*.b")] {
         t.declare(c, 1, name);
         t.call(
             c,
@@ -349,26 +258,15 @@ fn empty_topic_keys() {
     }
     let queues = ["e0", "e1", "e2", "e3", "e4"];
     assert_eq!(reached(&mut t, c, "amq.topic", "", &queues), ["e0*1", "e2*1"]);
-    assert_eq!(
-        reached(&mut t, c, "amq.topic", "a..b", &queues),
-        ["e2*1", "e3*1", "e4*1"]
-    );
+    assert_eq!(reached(&mut t, c, "amq.topic", "a..b", &queues), ["e2*1", "e3*1", "e4*1"]);
 }
 
 #[test]
 fn headers() {
     let mut t = Test::new();
     let c = t.channel();
-    let all = table(&[
-        ("x-match", Field::Str("all")),
-        ("a", Field::Int(1)),
-        ("b", Field::Str("2")),
-    ]);
-    let any = table(&[
-        ("x-match", Field::Str("any")),
-        ("a", Field::Int(1)),
-        ("b", Field::Str("2")),
-    ]);
+    let all = table(&[("x-match", Field::Str("all")), ("a", Field::Int(1)), ("b", Field::Str("2"))]);
+    let any = table(&[("x-match", Field::Str("any")), ("a", Field::Int(1)), ("b", Field::Str("2"))]);
     let with_x = table(&[("x-match", Field::Str("all-with-x")), ("x-a", Field::Int(1))]);
     for (name, arguments) in [("all", &all), ("any", &any), ("with-x", &with_x)] {
         t.declare(c, 1, name);
@@ -387,10 +285,7 @@ fn headers() {
     }
     let mut reached = |headers: &[(&str, Field<'_>)]| {
         let headers = table(headers);
-        let properties = BasicProperties {
-            headers: Some(encoded(&headers)),
-            ..BasicProperties::default()
-        };
+        let properties = BasicProperties { headers: Some(encoded(&headers)), ..BasicProperties::default() };
         t.publish_with(c, 1, ("amq.headers", ""), &properties, "x");
         t.take(c);
         ["all", "any", "with-x"].map(|name| {
@@ -399,15 +294,9 @@ fn headers() {
             ready
         })
     };
-    assert_eq!(
-        reached(&[("a", Field::Int(1)), ("b", Field::Str("2"))]),
-        [1, 1, 0]
-    );
+    assert_eq!(reached(&[("a", Field::Int(1)), ("b", Field::Str("2"))]), [1, 1, 0]);
     assert_eq!(reached(&[("a", Field::Int(1))]), [0, 1, 0]);
-    assert_eq!(
-        reached(&[("a", Field::Int(2)), ("x-a", Field::Int(1))]),
-        [0, 0, 1]
-    );
+    assert_eq!(reached(&[("a", Field::Int(2)), ("x-a", Field::Int(1))]), [0, 0, 1]);
     assert_eq!(reached(&[]), [0, 0, 0]);
 }
 
@@ -434,12 +323,7 @@ fn bindings_between_exchanges() {
     let mut t = Test::new();
     let c = t.channel();
     for name in ["e1", "e2", "e3"] {
-        t.call(
-            c,
-            1,
-            Method::ExchangeDeclare(declare_exchange(name, "fanout")),
-            "1 exchange.declare-ok",
-        );
+        t.call(c, 1, Method::ExchangeDeclare(declare_exchange(name, "fanout")), "1 exchange.declare-ok");
     }
     t.declare(c, 1, "end");
     // A circle is no trouble, and the queue gets one.
@@ -457,17 +341,9 @@ fn bindings_between_exchanges() {
 fn alternate_exchange() {
     let mut t = Test::new();
     let c = t.channel();
-    t.call(
-        c,
-        1,
-        Method::ExchangeDeclare(declare_exchange("rest", "fanout")),
-        "1 exchange.declare-ok",
-    );
+    t.call(c, 1, Method::ExchangeDeclare(declare_exchange("rest", "fanout")), "1 exchange.declare-ok");
     let arguments = table(&[("alternate-exchange", Field::Str("rest"))]);
-    let m = exchange::Declare {
-        arguments: encoded(&arguments),
-        ..declare_exchange("first", "direct")
-    };
+    let m = exchange::Declare { arguments: encoded(&arguments), ..declare_exchange("first", "direct") };
     t.call(c, 1, Method::ExchangeDeclare(m), "1 exchange.declare-ok");
     t.declare(c, 1, "wanted");
     t.declare(c, 1, "unwanted");
@@ -482,10 +358,7 @@ fn alternate_exchange() {
 fn auto_delete_exchange_goes_with_its_last_binding() {
     let mut t = Test::new();
     let c = t.channel();
-    let m = exchange::Declare {
-        auto_delete: true,
-        ..declare_exchange("brief", "fanout")
-    };
+    let m = exchange::Declare { auto_delete: true, ..declare_exchange("brief", "fanout") };
     t.call(c, 1, Method::ExchangeDeclare(m), "1 exchange.declare-ok");
     t.declare(c, 1, "b1");
     t.declare(c, 1, "b2");
@@ -496,12 +369,7 @@ fn auto_delete_exchange_goes_with_its_last_binding() {
     t.call(c, 1, Method::ExchangeDeclare(passive), "1 exchange.declare-ok");
     t.call(c, 1, Method::QueueDelete(delete("b2")), "1 queue.delete-ok 0");
     let text = "NOT_FOUND - no exchange 'brief' in vhost '/'";
-    t.call(
-        c,
-        1,
-        Method::ExchangeDeclare(passive),
-        &format!("1 channel.close 404 {text} 40/10"),
-    );
+    t.call(c, 1, Method::ExchangeDeclare(passive), &format!("1 channel.close 404 {text} 40/10"));
 }
 
 /// A queue of the same name does not inherit the bindings.
@@ -511,12 +379,7 @@ fn bindings_go_with_their_queue() {
     let c = t.channel();
     t.declare(c, 1, "phoenix");
     t.call(c, 1, bind("phoenix", "amq.direct", "k"), "1 queue.bind-ok");
-    t.call(
-        c,
-        1,
-        Method::QueueDelete(delete("phoenix")),
-        "1 queue.delete-ok 0",
-    );
+    t.call(c, 1, Method::QueueDelete(delete("phoenix")), "1 queue.delete-ok 0");
     t.declare(c, 1, "phoenix");
     assert!(reached(&mut t, c, "amq.direct", "k", &["phoenix"]).is_empty());
 }

@@ -25,13 +25,7 @@ fn alarm_blocks_publishers_only() {
     t.expect(publisher, &[] as &[&str]);
     t.broker().set_blocked(false);
     t.expect(publisher, &["0 connection.unblocked", "1 channel.flow-ok true"]);
-    t.expect(
-        consumer,
-        &[
-            "1 basic.deliver t 1 '' 'q' [1] 1",
-            "1 basic.deliver t 2 '' 'q' [1] 2",
-        ],
-    );
+    t.expect(consumer, &["1 basic.deliver t 1 '' 'q' [1] 1", "1 basic.deliver t 2 '' 'q' [1] 2"]);
 }
 
 #[test]
@@ -39,26 +33,14 @@ fn alarm_is_told_to_those_who_asked() {
     let mut t = Test::model(Options::default());
     t.broker().set_blocked(true);
     let c = t.connect();
-    t.log_in(
-        c,
-        &Login {
-            capabilities: &[],
-            ..Login::default()
-        },
-    );
+    t.log_in(c, &Login { capabilities: &[], ..Login::default() });
     t.take(c);
     t.open(c, 1);
     t.publish_mandatory(c, 1, "", "nowhere", "x");
     t.send(c, 1, flow(true));
     t.expect(c, &[] as &[&str]);
     t.broker().set_blocked(false);
-    t.expect(
-        c,
-        &[
-            "1 basic.return 312 NO_ROUTE '' 'nowhere' [1] x",
-            "1 channel.flow-ok true",
-        ],
-    );
+    t.expect(c, &["1 basic.return 312 NO_ROUTE '' 'nowhere' [1] x", "1 channel.flow-ok true"]);
 }
 
 /// The header alone is enough to be blocked.
@@ -73,51 +55,26 @@ fn alarm_in_the_middle_of_a_content() {
     t.frame(c, 3, 1, b"x");
     t.expect(c, &["0 connection.blocked low on memory"]);
     t.broker().set_blocked(false);
-    t.expect(
-        c,
-        &[
-            "0 connection.unblocked",
-            "1 basic.return 312 NO_ROUTE '' 'q' [1] x",
-        ],
-    );
+    t.expect(c, &["0 connection.unblocked", "1 basic.return 312 NO_ROUTE '' 'q' [1] x"]);
 }
 
 #[test]
 fn restart_keeps_what_is_durable() {
     let mut t = Test::model(Options::default());
     let c = t.channel();
-    let lasting = queue::Declare {
-        durable: true,
-        ..declare("lasting")
-    };
-    t.call(
-        c,
-        1,
-        Method::QueueDeclare(lasting),
-        "1 queue.declare-ok lasting 0 0",
-    );
+    let lasting = queue::Declare { durable: true, ..declare("lasting") };
+    t.call(c, 1, Method::QueueDeclare(lasting), "1 queue.declare-ok lasting 0 0");
     t.declare(c, 1, "transient");
-    let x = exchange::Declare {
-        durable: true,
-        ..declare_exchange("lasting", "fanout")
-    };
+    let x = exchange::Declare { durable: true, ..declare_exchange("lasting", "fanout") };
     t.call(c, 1, Method::ExchangeDeclare(x), "1 exchange.declare-ok");
     let x = declare_exchange("transient", "fanout");
     t.call(c, 1, Method::ExchangeDeclare(x), "1 exchange.declare-ok");
     t.call(c, 1, bind("lasting", "lasting", ""), "1 queue.bind-ok");
-    let persistent = BasicProperties {
-        delivery_mode: Some(2),
-        ..BasicProperties::default()
-    };
+    let persistent = BasicProperties { delivery_mode: Some(2), ..BasicProperties::default() };
     t.publish_with(c, 1, ("", "lasting"), &persistent, "p1");
     t.publish(c, 1, "", "lasting", "t1");
     t.publish_with(c, 1, ("", "lasting"), &persistent, "p2");
-    t.call(
-        c,
-        1,
-        get("lasting", false),
-        "1 basic.get-ok 1 '' 'lasting' 2 [2] p1",
-    );
+    t.call(c, 1, get("lasting", false), "1 basic.get-ok 1 '' 'lasting' 2 [2] p1");
 
     t.broker().restart();
     assert!(t.closed(c));
@@ -127,24 +84,9 @@ fn restart_keeps_what_is_durable() {
     assert!(!t.broker().has_exchange("/", b"transient"));
     let c = t.channel();
     t.publish_with(c, 1, ("lasting", ""), &persistent, "p3");
-    t.call(
-        c,
-        1,
-        get("lasting", true),
-        "1 basic.get-ok 1 again '' 'lasting' 2 [2] p1",
-    );
-    t.call(
-        c,
-        1,
-        get("lasting", true),
-        "1 basic.get-ok 2 '' 'lasting' 1 [2] p2",
-    );
-    t.call(
-        c,
-        1,
-        get("lasting", true),
-        "1 basic.get-ok 3 'lasting' '' 0 [2] p3",
-    );
+    t.call(c, 1, get("lasting", true), "1 basic.get-ok 1 again '' 'lasting' 2 [2] p1");
+    t.call(c, 1, get("lasting", true), "1 basic.get-ok 2 '' 'lasting' 1 [2] p2");
+    t.call(c, 1, get("lasting", true), "1 basic.get-ok 3 'lasting' '' 0 [2] p3");
 }
 
 /// Nothing of a connection is left when it is gone, however it went.
@@ -154,22 +96,8 @@ fn nothing_leaks() {
     for way in 0..3 {
         let c = t.channel();
         t.open(c, 7);
-        t.send(
-            c,
-            1,
-            Method::QueueDeclare(queue::Declare {
-                exclusive: true,
-                ..declare("")
-            }),
-        );
-        t.send(
-            c,
-            1,
-            Method::QueueDeclare(queue::Declare {
-                auto_delete: true,
-                ..declare("auto")
-            }),
-        );
+        t.send(c, 1, Method::QueueDeclare(queue::Declare { exclusive: true, ..declare("") }));
+        t.send(c, 1, Method::QueueDeclare(queue::Declare { auto_delete: true, ..declare("auto") }));
         t.send(c, 1, Method::BasicConsume(consume("auto", "t")));
         t.send(c, 7, confirm_select());
         t.publish(c, 7, "", "auto", "x");

@@ -137,16 +137,10 @@ fn unknown_mechanism_ends_in_silence() {
 fn missing_vhost() {
     let mut t = Test::new();
     let c = t.connect();
-    let login = Login {
-        vhost: "nowhere",
-        ..Login::default()
-    };
+    let login = Login { vhost: "nowhere", ..Login::default() };
     t.log_in(c, &login);
     let lines = t.take(c);
-    assert_eq!(
-        lines[2],
-        "0 connection.close 530 NOT_ALLOWED - vhost nowhere not found 10/40"
-    );
+    assert_eq!(lines[2], "0 connection.close 530 NOT_ALLOWED - vhost nowhere not found 10/40");
     t.send(c, 0, Method::ConnectionCloseOk);
     assert!(t.closed(c));
 }
@@ -159,22 +153,11 @@ fn vhost_without_rights() {
     options.users.push(User::new("bob", "secret"));
     let mut t = Test::model(options);
     let c = t.connect();
-    t.log_in(
-        c,
-        &Login {
-            vhost: "other",
-            ..Login::default()
-        },
-    );
+    t.log_in(c, &Login { vhost: "other", ..Login::default() });
     let text = "NOT_ALLOWED - access to vhost 'other' refused for user 'guest'";
     assert_eq!(t.take(c)[2], format!("0 connection.close 530 {text} 10/40"));
     let c = t.connect();
-    let bob = Login {
-        user: "bob",
-        password: "secret",
-        vhost: "other",
-        ..Login::default()
-    };
+    let bob = Login { user: "bob", password: "secret", vhost: "other", ..Login::default() };
     t.log_in(c, &bob);
     assert_eq!(t.take(c)[2], "0 connection.open-ok");
 }
@@ -182,11 +165,7 @@ fn vhost_without_rights() {
 fn tune(channel_max: u16, frame_max: u32, expected: &[&str]) {
     let mut t = Test::new();
     let c = t.connect();
-    let login = Login {
-        channel_max,
-        frame_max,
-        ..Login::default()
-    };
+    let login = Login { channel_max, frame_max, ..Login::default() };
     t.log_in(c, &login);
     assert_eq!(t.take(c)[2..], *expected);
 }
@@ -234,40 +213,18 @@ fn second_open_and_late_tune_ok() {
     let mut t = Test::new();
     let c = t.login();
     let open = connection::Open { virtual_host: b"/" };
-    t.call(
-        c,
-        0,
-        Method::ConnectionOpen(open),
-        &format!("0 connection.close 504 {text} 10/40"),
-    );
+    t.call(c, 0, Method::ConnectionOpen(open), &format!("0 connection.close 504 {text} 10/40"));
     let c = t.login();
-    let tune_ok = connection::TuneOk {
-        channel_max: 1,
-        frame_max: 4096,
-        heartbeat: 0,
-    };
-    t.call(
-        c,
-        0,
-        Method::ConnectionTuneOk(tune_ok),
-        &format!("0 connection.close 504 {text} 10/31"),
-    );
+    let tune_ok = connection::TuneOk { channel_max: 1, frame_max: 4096, heartbeat: 0 };
+    t.call(c, 0, Method::ConnectionTuneOk(tune_ok), &format!("0 connection.close 504 {text} 10/31"));
 }
 
 #[test]
 fn update_secret() {
     let mut t = Test::new();
     let c = t.login();
-    let m = connection::UpdateSecret {
-        new_secret: b"x",
-        reason: b"y",
-    };
-    t.call(
-        c,
-        0,
-        Method::ConnectionUpdateSecret(m),
-        "0 connection.update-secret-ok",
-    );
+    let m = connection::UpdateSecret { new_secret: b"x", reason: b"y" };
+    t.call(c, 0, Method::ConnectionUpdateSecret(m), "0 connection.update-secret-ok");
 }
 
 #[test]

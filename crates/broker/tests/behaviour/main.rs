@@ -8,6 +8,7 @@ mod content;
 mod exchanges;
 mod faults;
 mod handshake;
+mod ordering;
 mod publish;
 mod queues;
 mod reply_to;

@@ -16,32 +16,18 @@ fn mandatory_is_returned() {
     t.publish_mandatory(c, 1, "amq.fanout", "k", "returned");
     t.send(c, 1, flow(true));
     // The return comes before what was asked later.
-    t.expect(
-        c,
-        &[
-            "1 basic.return 312 NO_ROUTE 'amq.fanout' 'k' [8] returned",
-            "1 channel.flow-ok true",
-        ],
-    );
+    t.expect(c, &["1 basic.return 312 NO_ROUTE 'amq.fanout' 'k' [8] returned", "1 channel.flow-ok true"]);
 }
 
 #[test]
 fn immediate_is_not_implemented() {
     let mut t = Test::new();
     let c = t.channel();
-    let m = basic::Publish {
-        exchange: b"",
-        routing_key: b"k",
-        mandatory: false,
-        immediate: true,
-    };
+    let m = basic::Publish { exchange: b"", routing_key: b"k", mandatory: false, immediate: true };
     t.send(c, 1, Method::BasicPublish(m));
     t.expect(c, &[] as &[&str]);
     t.content(c, 1, &BasicProperties::default(), b"x");
-    t.expect(
-        c,
-        &["0 connection.close 540 NOT_IMPLEMENTED - immediate=true 60/40"],
-    );
+    t.expect(c, &["0 connection.close 540 NOT_IMPLEMENTED - immediate=true 60/40"]);
 }
 
 #[test]
@@ -49,16 +35,10 @@ fn user_id() {
     let mut t = Test::new();
     let c = t.channel();
     t.declare(c, 1, "signed");
-    let mine = BasicProperties {
-        user_id: Some(b"guest"),
-        ..BasicProperties::default()
-    };
+    let mine = BasicProperties { user_id: Some(b"guest"), ..BasicProperties::default() };
     t.publish_with(c, 1, ("", "signed"), &mine, "x");
     t.call(c, 1, get("signed", true), "1 basic.get-ok 1 '' 'signed' 0 [1] x");
-    let other = BasicProperties {
-        user_id: Some(b"bob"),
-        ..BasicProperties::default()
-    };
+    let other = BasicProperties { user_id: Some(b"bob"), ..BasicProperties::default() };
     t.publish_with(c, 1, ("", "signed"), &other, "x");
     let text = "PRECONDITION_FAILED - user_id property set to 'bob' but authenticated user was 'guest'";
     t.expect(c, &[format!("1 channel.close 406 {text} 60/40")]);
@@ -76,10 +56,7 @@ fn expiration() {
     for (value, problem) in cases {
         let mut t = Test::new();
         let c = t.channel();
-        let p = BasicProperties {
-            expiration: Some(value.as_bytes()),
-            ..BasicProperties::default()
-        };
+        let p = BasicProperties { expiration: Some(value.as_bytes()), ..BasicProperties::default() };
         t.publish_with(c, 1, ("", "nowhere"), &p, "x");
         let text = format!("PRECONDITION_FAILED - invalid expiration '{value}': {problem}");
         t.expect(c, &[format!("1 channel.close 406 {text} 60/40")]);
@@ -87,10 +64,7 @@ fn expiration() {
     let mut t = Test::new();
     let c = t.channel();
     for value in ["1000", "+1000", "315360000000"] {
-        let p = BasicProperties {
-            expiration: Some(value.as_bytes()),
-            ..BasicProperties::default()
-        };
+        let p = BasicProperties { expiration: Some(value.as_bytes()), ..BasicProperties::default() };
         t.publish_with(c, 1, ("", "nowhere"), &p, "x");
     }
     t.expect(c, &[] as &[&str]);
@@ -102,11 +76,7 @@ fn properties_pass_unchanged() {
     let mut t = Test::new();
     let c = t.channel();
     t.declare(c, 1, "props");
-    let headers = table(&[
-        ("a", Field::Int(-5)),
-        ("b", Field::Str("text")),
-        ("c", Field::Bool(true)),
-    ]);
+    let headers = table(&[("a", Field::Int(-5)), ("b", Field::Str("text")), ("c", Field::Bool(true))]);
     let properties = BasicProperties {
         content_type: Some(b"text/plain"),
         content_encoding: Some(b""),
@@ -146,25 +116,13 @@ fn empty_bodies() {
 
 fn with_rights(configure: Access, write: Access, read: Access) -> (Test, Conn) {
     let mut options = Options::default();
-    let user = User {
-        configure,
-        write,
-        read,
-        ..User::new("bob", "pw")
-    };
+    let user = User { configure, write, read, ..User::new("bob", "pw") };
     options.users.push(user);
     let mut t = Test::model(options);
     let guest = t.channel();
     t.declare(guest, 1, "q");
     let c = t.connect();
-    t.log_in(
-        c,
-        &Login {
-            user: "bob",
-            password: "pw",
-            ..Login::default()
-        },
-    );
+    t.log_in(c, &Login { user: "bob", password: "pw", ..Login::default() });
     t.take(c);
     (t, c)
 }
@@ -182,20 +140,11 @@ fn without_rights() {
         (get("q", true), q.clone(), "60/70"),
         (Method::BasicConsume(consume("q", "t")), q.clone(), "60/20"),
         (bind("q", "amq.direct", "k"), q.clone(), "50/20"),
-        (
-            Method::ExchangeDeclare(declare_exchange("x", "direct")),
-            text("exchange 'x'"),
-            "40/10",
-        ),
+        (Method::ExchangeDeclare(declare_exchange("x", "direct")), text("exchange 'x'"), "40/10"),
     ];
     for ((method, text, id), number) in methods.into_iter().zip(1..) {
         t.open(c, number);
-        t.call(
-            c,
-            number,
-            method,
-            &format!("{number} channel.close 403 {text} {id}"),
-        );
+        t.call(c, number, method, &format!("{number} channel.close 403 {text} {id}"));
     }
     t.open(c, 100);
     t.publish(c, 100, "", "q", "x");
@@ -203,20 +152,9 @@ fn without_rights() {
     t.expect(c, &[format!("100 channel.close 403 {refusal} 60/40")]);
     t.open(c, 101);
     t.call(c, 101, flow(true), "101 channel.flow-ok true");
-    let m = queue::Declare {
-        passive: true,
-        ..declare("amq.rabbitmq.reply-to")
-    };
-    t.call(
-        c,
-        101,
-        Method::QueueDeclare(m),
-        "101 queue.declare-ok amq.rabbitmq.reply-to 0 1",
-    );
-    let m = queue::Declare {
-        passive: true,
-        ..declare("q")
-    };
+    let m = queue::Declare { passive: true, ..declare("amq.rabbitmq.reply-to") };
+    t.call(c, 101, Method::QueueDeclare(m), "101 queue.declare-ok amq.rabbitmq.reply-to 0 1");
+    let m = queue::Declare { passive: true, ..declare("q") };
     t.call(c, 101, Method::QueueDeclare(m), "101 queue.declare-ok q 0 0");
 }
 
@@ -229,12 +167,7 @@ fn rights_by_prefix() {
     t.publish(c, 1, "", "bob-q", "x");
     t.call(c, 1, get("bob-q", true), "1 basic.get-ok 1 '' 'bob-q' 0 [1] x");
     let text = "ACCESS_REFUSED - access to queue 'alice-q' in vhost '/' refused for user 'bob'";
-    t.call(
-        c,
-        1,
-        Method::QueueDeclare(declare("alice-q")),
-        &format!("1 channel.close 403 {text} 50/10"),
-    );
+    t.call(c, 1, Method::QueueDeclare(declare("alice-q")), &format!("1 channel.close 403 {text} 50/10"));
 }
 
 #[test]

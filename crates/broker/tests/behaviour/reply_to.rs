@@ -10,17 +10,11 @@ use warren_wire::method::{basic, queue};
 const PSEUDO: &str = "amq.rabbitmq.reply-to";
 
 fn consume_replies(tag: &str) -> Method<'_> {
-    Method::BasicConsume(basic::Consume {
-        no_ack: true,
-        ..consume(PSEUDO, tag)
-    })
+    Method::BasicConsume(basic::Consume { no_ack: true, ..consume(PSEUDO, tag) })
 }
 
 fn request() -> BasicProperties<'static> {
-    BasicProperties {
-        reply_to: Some(PSEUDO.as_bytes()),
-        ..BasicProperties::default()
-    }
+    BasicProperties { reply_to: Some(PSEUDO.as_bytes()), ..BasicProperties::default() }
 }
 
 /// Fetches a request and returns the address that it asks to be answered at.
@@ -60,10 +54,7 @@ fn replies_go_straight_to_the_channel() {
     t.expect(client, &[format!("1 basic.deliver r 2 '' '{to}' [5] third")]);
     // A reply is in no queue, so a mandatory one comes back as well.
     t.publish_mandatory(server, 1, "", &to, "fourth");
-    t.expect(
-        server,
-        &[format!("1 basic.return 312 NO_ROUTE '' '{to}' [6] fourth")],
-    );
+    t.expect(server, &[format!("1 basic.return 312 NO_ROUTE '' '{to}' [6] fourth")]);
     t.expect(client, &[format!("1 basic.deliver r 2 '' '{to}' [6] fourth")]);
 }
 
@@ -76,10 +67,7 @@ fn the_address_dies_with_its_consumer() {
     t.call(client, 1, consume_replies("r"), "1 basic.consume-ok r");
     t.publish_with(client, 1, ("", "rpc"), &request(), "ask");
     let to = address(&mut t, server, "rpc");
-    let m = Method::QueueDeclare(queue::Declare {
-        passive: true,
-        ..declare(&to)
-    });
+    let m = Method::QueueDeclare(queue::Declare { passive: true, ..declare(&to) });
     t.call(server, 1, m, &format!("1 queue.declare-ok {to} 0 1"));
     t.call(client, 1, cancel("r"), "1 basic.cancel-ok r");
     t.publish(server, 1, "", &to, "late");
@@ -102,12 +90,7 @@ fn consumer_must_not_acknowledge() {
     let mut t = Test::new();
     let c = t.channel();
     let text = "PRECONDITION_FAILED - reply consumer cannot acknowledge";
-    t.call(
-        c,
-        1,
-        Method::BasicConsume(consume(PSEUDO, "r")),
-        &format!("1 channel.close 406 {text} 60/20"),
-    );
+    t.call(c, 1, Method::BasicConsume(consume(PSEUDO, "r")), &format!("1 channel.close 406 {text} 60/20"));
 }
 
 #[test]
@@ -116,12 +99,7 @@ fn one_consumer_for_each_channel() {
     let c = t.channel();
     t.call(c, 1, consume_replies("r"), "1 basic.consume-ok r");
     let text = "PRECONDITION_FAILED - reply consumer already set";
-    t.call(
-        c,
-        1,
-        consume_replies("s"),
-        &format!("1 channel.close 406 {text} 60/20"),
-    );
+    t.call(c, 1, consume_replies("s"), &format!("1 channel.close 406 {text} 60/20"));
 }
 
 /// The barrier that works on every broker, for users without rights.
@@ -130,16 +108,10 @@ fn passive_declare_always_works() {
     let mut t = Test::new();
     let c = t.channel();
     for passive in [true, false] {
-        let m = Method::QueueDeclare(queue::Declare {
-            passive,
-            ..declare(PSEUDO)
-        });
+        let m = Method::QueueDeclare(queue::Declare { passive, ..declare(PSEUDO) });
         t.call(c, 1, m, "1 queue.declare-ok amq.rabbitmq.reply-to 0 1");
     }
-    let m = Method::QueueDeclare(queue::Declare {
-        passive: true,
-        ..declare("amq.rabbitmq.reply-to.x")
-    });
+    let m = Method::QueueDeclare(queue::Declare { passive: true, ..declare("amq.rabbitmq.reply-to.x") });
     let text = "NOT_FOUND - no queue 'amq.rabbitmq.reply-to.x' in vhost '/'";
     t.call(c, 1, m, &format!("1 channel.close 404 {text} 50/10"));
 }
@@ -150,10 +122,7 @@ fn declared_last() {
     let mut t = Test::new();
     let c = t.channel();
     t.declare(c, 1, "real");
-    let m = Method::QueueDeclare(queue::Declare {
-        passive: true,
-        ..declare(PSEUDO)
-    });
+    let m = Method::QueueDeclare(queue::Declare { passive: true, ..declare(PSEUDO) });
     t.call(c, 1, m, "1 queue.declare-ok amq.rabbitmq.reply-to 0 1");
     let text = "NOT_FOUND - no queue 'amq.rabbitmq.reply-to' in vhost '/'";
     t.call(c, 1, get("", true), &format!("1 channel.close 404 {text} 60/70"));

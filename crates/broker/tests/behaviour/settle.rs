@@ -12,12 +12,7 @@ fn fetched(t: &mut Test, n: usize) -> Conn {
         t.publish(c, 1, "", "q", &i.to_string());
     }
     for i in 1..=n {
-        t.call(
-            c,
-            1,
-            get("q", false),
-            &format!("1 basic.get-ok {i} '' 'q' {} [1] {i}", n - i),
-        );
+        t.call(c, 1, get("q", false), &format!("1 basic.get-ok {i} '' 'q' {} [1] {i}", n - i));
     }
     c
 }
@@ -149,11 +144,7 @@ fn recover() {
 fn recover_async_is_not_answered() {
     let mut t = Test::new();
     let c = fetched(&mut t, 1);
-    t.send(
-        c,
-        1,
-        Method::BasicRecoverAsync(basic::RecoverAsync { requeue: true }),
-    );
+    t.send(c, 1, Method::BasicRecoverAsync(basic::RecoverAsync { requeue: true }));
     t.expect(c, &[] as &[&str]);
     assert_eq!(drain(&mut t, c), ["again 1"]);
 }

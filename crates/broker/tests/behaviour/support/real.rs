@@ -10,7 +10,10 @@ use warren_wire::method::{connection, exchange, queue};
 use warren_wire::table::Table;
 
 /// Nothing for so long: nothing more will come.
-const QUIET: Duration = Duration::from_millis(120);
+const QUIET: Duration = Duration::from_millis(150);
+
+/// How long to wait for what a test expects.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) struct Real {
     address: String,
@@ -20,11 +23,7 @@ pub(crate) struct Real {
 
 impl Real {
     pub(crate) fn new(address: String) -> Real {
-        Real {
-            address,
-            sockets: Vec::new(),
-            closed: Vec::new(),
-        }
+        Real { address, sockets: Vec::new(), closed: Vec::new() }
     }
 
     pub(crate) fn connect(&mut self) {
@@ -96,29 +95,16 @@ impl Real {
             locale: b"en_US",
         };
         Method::ConnectionStartOk(start_ok).write(0, &mut out);
-        let tune_ok = connection::TuneOk {
-            channel_max: 2047,
-            frame_max: 131_072,
-            heartbeat: 0,
-        };
+        let tune_ok = connection::TuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 };
         Method::ConnectionTuneOk(tune_ok).write(0, &mut out);
         Method::ConnectionOpen(connection::Open { virtual_host: b"/" }).write(0, &mut out);
         for (number, (is_queue, name)) in (1..).zip(declared.iter().filter(|d| !d.1.starts_with(b"amq."))) {
             Method::ChannelOpen.write(number, &mut out);
             if *is_queue {
-                let delete = queue::Delete {
-                    queue: name,
-                    if_unused: false,
-                    if_empty: false,
-                    no_wait: false,
-                };
+                let delete = queue::Delete { queue: name, if_unused: false, if_empty: false, no_wait: false };
                 Method::QueueDelete(delete).write(number, &mut out);
             } else {
-                let delete = exchange::Delete {
-                    exchange: name,
-                    if_unused: false,
-                    no_wait: false,
-                };
+                let delete = exchange::Delete { exchange: name, if_unused: false, no_wait: false };
                 Method::ExchangeDelete(delete).write(number, &mut out);
             }
         }

@@ -85,9 +85,5 @@ fn line(method: &Method<'_>) -> String {
 }
 
 fn tagged(tag: u64, multiple: bool) -> String {
-    if multiple {
-        format!("{tag} multiple")
-    } else {
-        tag.to_string()
-    }
+    if multiple { format!("{tag} multiple") } else { tag.to_string() }
 }
