@@ -12,22 +12,77 @@ const MAX_EXPIRY: i64 = 315_360_000_000;
 /// Highest `x-max-priority`.
 const MAX_PRIORITY: i64 = 255;
 
-/// Arguments that two declares of a queue must agree on.
-const QUEUE_ARGUMENTS: [&[u8]; 13] = [
-    b"x-expires",
-    b"x-message-ttl",
-    b"x-dead-letter-exchange",
-    b"x-dead-letter-routing-key",
-    b"x-max-length",
-    b"x-max-length-bytes",
-    b"x-max-priority",
-    b"x-overflow",
-    b"x-queue-mode",
-    b"x-queue-version",
-    b"x-single-active-consumer",
-    b"x-queue-type",
-    b"x-queue-master-locator",
-];
+/// The queue types there are. Quorum queues are classic ones here, but refuse what RabbitMQ's quorum queues refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QueueKind {
+    Classic,
+    Quorum,
+}
+
+impl QueueKind {
+    /// The name in RabbitMQ's texts.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            QueueKind::Classic => "rabbit_classic_queue",
+            QueueKind::Quorum => "rabbit_quorum_queue",
+        }
+    }
+
+    pub(crate) fn of(table: Table<'_>) -> QueueKind {
+        match table.get(b"x-queue-type") {
+            Some(Value::Str(b"quorum")) => QueueKind::Quorum,
+            _ => QueueKind::Classic,
+        }
+    }
+
+    /// Arguments that the type knows, and that two declares must agree on.
+    fn arguments(self) -> &'static [&'static [u8]] {
+        match self {
+            QueueKind::Classic => &[
+                b"x-expires",
+                b"x-message-ttl",
+                b"x-dead-letter-exchange",
+                b"x-dead-letter-routing-key",
+                b"x-max-length",
+                b"x-max-length-bytes",
+                b"x-max-priority",
+                b"x-overflow",
+                b"x-queue-mode",
+                b"x-queue-version",
+                b"x-single-active-consumer",
+                b"x-queue-type",
+                b"x-queue-master-locator",
+            ],
+            QueueKind::Quorum => &[
+                b"x-dead-letter-exchange",
+                b"x-dead-letter-routing-key",
+                b"x-dead-letter-strategy",
+                b"x-expires",
+                b"x-max-length",
+                b"x-max-length-bytes",
+                b"x-max-in-memory-length",
+                b"x-max-in-memory-bytes",
+                b"x-overflow",
+                b"x-single-active-consumer",
+                b"x-queue-type",
+                b"x-quorum-initial-group-size",
+                b"x-delivery-limit",
+                b"x-message-ttl",
+                b"x-queue-leader-locator",
+            ],
+        }
+    }
+}
+
+/// Arguments of streams alone.
+const STREAM_ARGUMENTS: [&[u8]; 3] =
+    [b"x-max-age", b"x-stream-max-segment-size-bytes", b"x-initial-cluster-size"];
+
+/// Whether some type of queue knows the argument: only such are refused where they do not belong.
+fn is_known(key: &[u8]) -> bool {
+    let of = |kind: QueueKind| kind.arguments().contains(&key);
+    of(QueueKind::Classic) || of(QueueKind::Quorum) || STREAM_ARGUMENTS.contains(&key)
+}
 
 /// One argument with the letter of its type on the wire, which [`Value`] does not keep.
 #[derive(Clone, Copy, PartialEq)]
@@ -102,7 +157,7 @@ fn letter_of(mut entries: &[u8], key: &[u8]) -> Option<u8> {
 
 /// 406 unless `wanted` and `current` agree on the arguments of queues.
 pub(crate) fn check_queue_equivalence(current: Table<'_>, wanted: Table<'_>, entity: &str) -> Outcome {
-    for key in QUEUE_ARGUMENTS {
+    for key in QueueKind::of(current).arguments() {
         check_equivalence(current, wanted, key, entity)?;
     }
     Ok(())
@@ -150,48 +205,60 @@ pub(crate) fn check_flag(what: &str, entity: &str, received: bool, current: bool
 
 /// What a queue takes from its arguments.
 pub(crate) struct QueueArguments {
+    pub(crate) kind: QueueKind,
     pub(crate) max_length: Option<u64>,
     pub(crate) overflow: Overflow,
     pub(crate) single_active: bool,
 }
 
-/// Checks the arguments of a new queue, in RabbitMQ's order.
-pub(crate) fn check_queue_arguments(table: Table<'_>, entity: &str) -> Outcome<QueueArguments> {
-    let invalid = |key: &[u8], problem: String| {
-        Fault::precondition(format!("invalid arg '{}' for {entity}: {problem}", show(key)))
-    };
-    let check = |key: &'static [u8], test: fn(Arg<'_>) -> Result<(), String>| match get(table, key) {
-        Some(arg) => test(arg).map_err(|problem| invalid(key, problem)),
-        None => Ok(()),
-    };
-    check(b"x-queue-type", |arg| one_of(arg, "queue type", &["classic", "quorum"]))?;
-    check(b"x-expires", |arg| match integer(arg)? {
+type Check = fn(Arg<'_>) -> Result<(), String>;
+
+/// Checks of single arguments, in RabbitMQ's order.
+const CHECKS: [(&[u8], Check); 11] = [
+    (b"x-expires", |arg| match integer(arg)? {
         0 => Err("{value_zero,0}".to_owned()),
         _ => expiry(arg),
-    })?;
-    check(b"x-message-ttl", expiry)?;
-    check(b"x-dead-letter-exchange", string)?;
-    check(b"x-dead-letter-routing-key", string)?;
-    if get(table, b"x-dead-letter-routing-key").is_some() && get(table, b"x-dead-letter-exchange").is_none() {
-        let problem = "routing_key_but_no_dlx_defined".to_owned();
-        return Err(invalid(b"x-dead-letter-routing-key", problem));
-    }
-    check(b"x-max-length", |arg| non_negative(arg).map(drop))?;
-    check(b"x-max-length-bytes", |arg| non_negative(arg).map(drop))?;
-    check(b"x-max-priority", |arg| match non_negative(arg)? {
+    }),
+    (b"x-message-ttl", expiry),
+    (b"x-dead-letter-exchange", string),
+    (b"x-dead-letter-routing-key", string),
+    (b"x-max-length", |arg| non_negative(arg).map(drop)),
+    (b"x-max-length-bytes", |arg| non_negative(arg).map(drop)),
+    (b"x-max-priority", |arg| match non_negative(arg)? {
         number if number > MAX_PRIORITY => Err(format!("{{max_value_exceeded,{number}}}")),
         _ => Ok(()),
-    })?;
-    check(b"x-overflow", |arg| match arg.value {
+    }),
+    (b"x-overflow", |arg| match arg.value {
         Value::Str(b"drop-head" | b"reject-publish" | b"reject-publish-dlx") => Ok(()),
         Value::Str(_) => Err("invalid_overflow".to_owned()),
         _ => Err(unacceptable(arg)),
-    })?;
-    check(b"x-queue-mode", |arg| one_of(arg, "queue mode", &["default", "lazy"]))?;
-    check(b"x-single-active-consumer", |arg| match arg.value {
-        Value::Bool(_) => Ok(()),
-        _ => Err(unacceptable(arg)),
-    })?;
+    }),
+    (b"x-queue-mode", |arg| one_of(arg, "queue mode", &["default", "lazy"])),
+    (b"x-queue-version", |arg| match non_negative(arg)? {
+        1 | 2 => Ok(()),
+        other => Err(format!("\"unsupported queue version '{other}'\"")),
+    }),
+    (b"x-single-active-consumer", boolean),
+];
+
+/// Checks the arguments of a new queue, in RabbitMQ's order.
+pub(crate) fn check_queue_arguments(table: Table<'_>, entity: &str) -> Outcome<QueueArguments> {
+    check_argument(table, b"x-queue-type", entity, |arg| one_of(arg, "queue type", &["classic", "quorum"]))?;
+    let kind = QueueKind::of(table);
+    for (key, test) in CHECKS {
+        if kind.arguments().contains(&key) {
+            check_argument(table, key, entity, test)?;
+        }
+    }
+    if get(table, b"x-dead-letter-routing-key").is_some() && get(table, b"x-dead-letter-exchange").is_none() {
+        let problem = "routing_key_but_no_dlx_defined";
+        return Err(invalid(b"x-dead-letter-routing-key", entity, problem));
+    }
+    for (key, _) in table.iter() {
+        if is_known(key) && !kind.arguments().contains(&key) {
+            return Err(not_of_kind(key, entity, kind));
+        }
+    }
     let max_length = match table.get(b"x-max-length") {
         Some(Value::Int(max)) => u64::try_from(max).ok(),
         _ => None,
@@ -201,10 +268,52 @@ pub(crate) fn check_queue_arguments(table: Table<'_>, entity: &str) -> Outcome<Q
         _ => Overflow::DropHead,
     };
     Ok(QueueArguments {
+        kind,
         max_length,
         overflow,
         single_active: table.get(b"x-single-active-consumer") == Some(Value::Bool(true)),
     })
+}
+
+/// Checks the arguments of `basic.consume`; returns the priority.
+pub(crate) fn check_consume_arguments(table: Table<'_>, entity: &str, kind: QueueKind) -> Outcome<i64> {
+    check_argument(table, b"x-priority", entity, |arg| integer(arg).map(drop))?;
+    if kind == QueueKind::Classic {
+        check_argument(table, b"x-cancel-on-ha-failover", entity, boolean)?;
+    }
+    for (key, _) in table.iter() {
+        let failover = key == b"x-cancel-on-ha-failover" && kind != QueueKind::Classic;
+        if failover || key == b"x-stream-offset" {
+            return Err(not_of_kind(key, entity, kind));
+        }
+    }
+    match table.get(b"x-priority") {
+        Some(Value::Int(priority)) => Ok(priority),
+        _ => Ok(0),
+    }
+}
+
+fn check_argument(table: Table<'_>, key: &[u8], entity: &str, test: Check) -> Outcome {
+    match get(table, key) {
+        Some(arg) => test(arg).map_err(|problem| invalid(key, entity, &problem)),
+        None => Ok(()),
+    }
+}
+
+fn invalid(key: &[u8], entity: &str, problem: &str) -> Fault {
+    Fault::precondition(format!("invalid arg '{}' for {entity}: {problem}", show(key)))
+}
+
+fn not_of_kind(key: &[u8], entity: &str, kind: QueueKind) -> Fault {
+    let detail = format!("invalid arg '{}' for {entity} of queue type {}", show(key), kind.name());
+    Fault::precondition(detail)
+}
+
+fn boolean(arg: Arg<'_>) -> Result<(), String> {
+    match arg.value {
+        Value::Bool(_) => Ok(()),
+        _ => Err(unacceptable(arg)),
+    }
 }
 
 fn integer(arg: Arg<'_>) -> Result<i64, String> {

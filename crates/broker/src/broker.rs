@@ -103,6 +103,11 @@ impl Broker {
         }
     }
 
+    /// Whether an alarm holds the connection back. A driver should then leave what the peer sends in its socket.
+    pub fn is_blocked(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|c| c.blocked)
+    }
+
     /// Whether the broker wants the socket closed once the output is written: it has answered a close, got the answer to
     /// its own, or given the peer up. Also for a connection that was disconnected.
     pub fn wants_close(&self, conn: ConnId) -> bool {

@@ -2,8 +2,8 @@
 
 use warren_wire::Method;
 use warren_wire::method::basic;
-use warren_wire::table::Value;
 
+use crate::args::{self, QueueKind};
 use crate::call::{Call, Right};
 use crate::channel::{Event, Subscription, Unacked};
 use crate::core::{ChannelKey, Core, QueueKey};
@@ -25,6 +25,12 @@ impl Call<'_> {
         }
         self.check_queue(Right::Read, &name)?;
         let queue = self.usable_queue(&name)?;
+        let q = &self.core.queues[queue];
+        let priority = args::check_consume_arguments(m.arguments, &self.queue_text(&name), q.kind)?;
+        if q.kind == QueueKind::Quorum && self.core.channels[self.key].limit != 0 {
+            let detail = format!("{} does not support global qos", self.queue_text(&name));
+            return Err(Fault::connection(540, detail));
+        }
         let subscription = Subscription {
             id: self.core.new_consumer_id(),
             queue,
@@ -32,7 +38,7 @@ impl Call<'_> {
             no_ack: m.no_ack,
             exclusive: m.exclusive,
             prefetch: self.channel().prefetch,
-            priority: self.consumer_priority(m)?,
+            priority,
         };
         if !self.core.queues[queue].admits(&subscription) {
             let detail = format!("{} in exclusive use", self.queue_text(&subscription.queue_name));
@@ -45,19 +51,6 @@ impl Call<'_> {
         }
         self.core.subscribe(self.key, tag, subscription);
         Ok(())
-    }
-
-    fn consumer_priority(&self, m: basic::Consume<'_>) -> Outcome<i64> {
-        match m.arguments.get(b"x-priority") {
-            None => Ok(0),
-            Some(Value::Int(priority)) => Ok(priority),
-            Some(_) => {
-                let queue = self.queue_text(m.queue);
-                let problem = "\"expected integer, got longstr\"";
-                let detail = format!("invalid arg 'x-priority' for {queue}: {problem}");
-                Err(Fault::precondition(detail))
-            }
-        }
     }
 
     /// The tag asked for, or one that the server makes.

@@ -4,7 +4,7 @@ use warren_wire::Method;
 use warren_wire::method::{exchange, queue};
 use warren_wire::table::{Table, Value};
 
-use crate::args;
+use crate::args::{self, QueueKind};
 use crate::call::{Call, Right};
 use crate::consume::count;
 use crate::core::QueueKey;
@@ -46,8 +46,7 @@ impl Call<'_> {
             let detail = format!("queue name '{}' contains reserved prefix 'amq.*'", show(name));
             return Err(Fault::access_refused(detail));
         }
-        let name: Name =
-            if name.is_empty() { names::generate("amq.gen", &mut self.core.rng) } else { name.into() };
+        let name = if name.is_empty() { self.server_name(m.arguments)? } else { name.into() };
         self.check_queue(Right::Configure, &name)?;
         // An exclusive queue dies with its connection, so durable means nothing.
         let durable = m.durable && !m.exclusive;
@@ -57,6 +56,17 @@ impl Call<'_> {
                 Ok(key)
             }
             None => self.create_queue(name, m, durable),
+        }
+    }
+
+    fn server_name(&mut self, arguments: Table<'_>) -> Outcome<Name> {
+        match QueueKind::of(arguments) {
+            QueueKind::Classic => Ok(names::generate("amq.gen", &mut self.core.rng)),
+            kind @ QueueKind::Quorum => {
+                let kind = kind.name();
+                let detail = format!("Cannot declare a server-named queue for type {kind}");
+                Err(Fault::precondition(detail))
+            }
         }
     }
 
@@ -80,7 +90,11 @@ impl Call<'_> {
             self.check_exchange(Right::Write, exchange)?;
         }
         let arguments = args::check_queue_arguments(m.arguments, &self.queue_text(&name))?;
+        if arguments.kind == QueueKind::Quorum {
+            self.check_quorum(&name, m)?;
+        }
         let mut queue = Queue::new(name, self.vhost);
+        queue.kind = arguments.kind;
         queue.durable = durable;
         queue.auto_delete = m.auto_delete;
         queue.owner = m.exclusive.then_some(self.conn);
@@ -89,6 +103,20 @@ impl Call<'_> {
         queue.overflow = arguments.overflow;
         queue.single_active = arguments.single_active;
         Ok(self.core.add_queue(queue))
+    }
+
+    fn check_quorum(&self, name: &[u8], m: queue::Declare<'_>) -> Outcome {
+        let property = if m.auto_delete {
+            "auto-delete"
+        } else if m.exclusive {
+            "exclusive-owner"
+        } else if !m.durable {
+            "non-durable"
+        } else {
+            return Ok(());
+        };
+        let queue = self.queue_text(name);
+        Err(Fault::precondition(format!("invalid property '{property}' for {queue}")))
     }
 
     pub(crate) fn exchange_declare(&mut self, m: exchange::Declare<'_>) -> Outcome {

@@ -3,6 +3,7 @@
 use warren_wire::Method;
 use warren_wire::method::{exchange, queue};
 
+use crate::args::QueueKind;
 use crate::call::{Call, Right};
 use crate::consume::count;
 use crate::fault::{Fault, Outcome};
@@ -18,6 +19,15 @@ impl Call<'_> {
         if let Some(key) = self.core.find_queue(self.vhost, &name) {
             self.check_owner(key)?;
             let queue = &self.core.queues[key];
+            if queue.kind == QueueKind::Quorum && (m.if_unused || m.if_empty) {
+                let flag = if m.if_unused { "if-unused" } else { "if-empty" };
+                let queue = self.queue_text(&name);
+                let detail = format!(
+                    "cannot delete {queue}. queue.delete operations with {flag} flag set are not supported by quorum \
+                     queues"
+                );
+                return Err(Fault::connection(540, detail));
+            }
             if m.if_empty && !queue.ready.is_empty() {
                 return Err(Fault::precondition(format!("{} not empty", self.queue_text(&name))));
             }

@@ -9,7 +9,8 @@
 //! It behaves as RabbitMQ 3.10 does, down to reply texts; where that is asynchronous inside RabbitMQ it is here too.
 //! What a queue tells a channel (deliveries, `consume-ok`, `cancel-ok`, `tx.commit-ok`, confirms, `basic.cancel`) waits
 //! in the channel's mailbox until [`Broker::pump`], and so may come after the answer to a later request.
-//! `examples/compare.rs` runs the same frames against this broker and a real one and shows where they differ.
+//! The tests of this crate can be run against a real RabbitMQ instead: `WARREN_TEST_BROKER=host:port cargo test -p
+//! warren-broker --test behaviour -- --test-threads=1` shows where the two differ.
 //!
 //! In the order in which data flows:
 //!
@@ -25,7 +26,8 @@
 //!
 //! Nothing expires (`x-expires`, `x-message-ttl` and `expiration` are checked and then ignored: there is no clock);
 //! no dead-lettering; no `x-max-length-bytes`; no message priorities; no CC and BCC headers; no policies; quorum queues
-//! are classic queues by another name and streams are refused; no EXTERNAL login.
+//! are classic queues that refuse what quorum queues refuse, and streams are refused; no EXTERNAL login; tables nested
+//! deeper than `warren-wire` reads them count as malformed.
 
 mod args;
 mod auth;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use slotmap::SlotMap;
 
+use crate::args::QueueKind;
 use crate::broker::ConnId;
 use crate::channel::{Channel, Delivery, Event, Subscription};
 use crate::core::{ChannelKey, Core, QueueKey};
@@ -61,6 +62,7 @@ pub(crate) struct Queue {
     pub(crate) owner: Option<ConnId>,
     /// As declared, for the equivalence of later declares.
     pub(crate) arguments: Arc<[u8]>,
+    pub(crate) kind: QueueKind,
     pub(crate) max_length: Option<u64>,
     pub(crate) overflow: Overflow,
     /// Only the first consumer gets messages; the next takes over when it goes.
@@ -86,6 +88,7 @@ impl Queue {
             auto_delete: false,
             owner: None,
             arguments: Arc::from([]),
+            kind: QueueKind::Classic,
             max_length: None,
             overflow: Overflow::DropHead,
             single_active: false,

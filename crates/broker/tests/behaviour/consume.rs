@@ -361,3 +361,20 @@ fn mailboxes_are_bounded() {
     assert_eq!(broker.queue("/", b"many").unwrap().ready, 299);
     assert_eq!(t.take(c).len(), 500);
 }
+
+#[test]
+fn arguments_of_consumers() {
+    let bad = |entry: (&str, Field<'_>), text: &str| {
+        let mut t = Test::new();
+        let c = t.channel();
+        t.declare(c, 1, "q");
+        let text = format!("invalid arg '{}' for queue 'q' in vhost '/'{text}", entry.0);
+        let arguments = table(&[entry]);
+        let m = basic::Consume { arguments: encoded(&arguments), ..consume("q", "t") };
+        let expected = format!("1 channel.close 406 PRECONDITION_FAILED - {text} 60/20");
+        t.call(c, 1, Method::BasicConsume(m), &expected);
+    };
+    bad(("x-priority", Field::Bool(true)), ": \"expected integer, got bool\"");
+    bad(("x-cancel-on-ha-failover", Field::Int(1)), ": {unacceptable_type,signedint}");
+    bad(("x-stream-offset", Field::Str("first")), " of queue type rabbit_classic_queue");
+}

@@ -426,3 +426,62 @@ fn longest_queue_refuses() {
     t.publish(c, 1, "", "full", "3");
     t.expect(c, &["1 basic.ack 3"]);
 }
+
+#[test]
+fn arguments_of_other_queue_types() {
+    let text = "of queue type rabbit_classic_queue 50/10";
+    for key in ["x-max-age", "x-delivery-limit", "x-queue-leader-locator"] {
+        let mut t = Test::new();
+        let c = t.channel();
+        let arguments = table(&[("x-unknown", Field::Int(1)), (key, Field::Int(5))]);
+        let m = queue::Declare { arguments: encoded(&arguments), ..declare("bad") };
+        let what = format!("PRECONDITION_FAILED - invalid arg '{key}' for queue 'bad' in vhost '/'");
+        t.call(c, 1, Method::QueueDeclare(m), &format!("1 channel.close 406 {what} {text}"));
+    }
+}
+
+fn quorum(arguments: &[u8]) -> queue::Declare<'_> {
+    queue::Declare { durable: true, arguments: encoded(arguments), ..declare("quorum") }
+}
+
+#[test]
+fn quorum_queues_are_durable_and_shared() {
+    let arguments = table(&[("x-queue-type", Field::Str("quorum"))]);
+    let q = quorum(&arguments);
+    let refused = |m: queue::Declare<'_>, text: &str| {
+        let mut t = Test::new();
+        let c = t.channel();
+        let text = format!("1 channel.close 406 PRECONDITION_FAILED - {text} 50/10");
+        t.call(c, 1, Method::QueueDeclare(m), &text);
+    };
+    let property = |name: &str| format!("invalid property '{name}' for queue 'quorum' in vhost '/'");
+    refused(queue::Declare { durable: false, ..q }, &property("non-durable"));
+    refused(queue::Declare { exclusive: true, ..q }, &property("exclusive-owner"));
+    refused(queue::Declare { auto_delete: true, ..q }, &property("auto-delete"));
+    let text = "Cannot declare a server-named queue for type rabbit_quorum_queue";
+    refused(queue::Declare { queue: b"", ..q }, text);
+    let lazy = [("x-queue-type", Field::Str("quorum")), ("x-queue-mode", Field::Str("lazy"))];
+    let lazy = table(&lazy);
+    let text = "invalid arg 'x-queue-mode' for queue 'quorum' in vhost '/' of queue type rabbit_quorum_queue";
+    refused(quorum(&lazy), text);
+}
+
+#[test]
+fn quorum_queues_refuse_what_they_cannot_do() {
+    let arguments = table(&[("x-queue-type", Field::Str("quorum"))]);
+    let q = quorum(&arguments);
+    let mut t = Test::new();
+    let c = t.channel();
+    t.call(c, 1, Method::QueueDeclare(q), "1 queue.declare-ok quorum 0 0");
+    let m = queue::Delete { if_unused: true, ..delete("quorum") };
+    let text = "NOT_IMPLEMENTED - cannot delete queue 'quorum' in vhost '/'. queue.delete operations with if-unused \
+                flag set are not supported by quorum queues";
+    t.call(c, 1, Method::QueueDelete(m), &format!("0 connection.close 540 {text} 50/40"));
+    let c = t.channel();
+    t.call(c, 1, qos(5, true), "1 basic.qos-ok");
+    let m = Method::BasicConsume(consume("quorum", "t"));
+    let text = "NOT_IMPLEMENTED - queue 'quorum' in vhost '/' does not support global qos";
+    t.call(c, 1, m, &format!("0 connection.close 540 {text} 60/20"));
+    let c = t.channel();
+    t.call(c, 1, Method::QueueDelete(delete("quorum")), "1 queue.delete-ok 0");
+}
