@@ -134,6 +134,8 @@ pub(crate) struct Channel {
     /// Replies that the client awaits, and the binding they come from.
     pub(crate) awaiting: u32,
     pub(crate) awaiting_on: UpChannelId,
+    /// Declares on their way: until they are answered, an empty queue name means nothing yet.
+    pub(crate) naming: u32,
     /// The binding that is in the middle of a content towards the client.
     pub(crate) speaking: Option<UpChannelId>,
     /// Bindings that wait for the speaking one.
@@ -172,6 +174,7 @@ impl Channel {
             deliveries: Segments::default(),
             awaiting: 0,
             awaiting_on: UpChannelId::default(),
+            naming: 0,
             speaking: None,
             silent: VecDeque::new(),
             afterwards: Vec::new(),

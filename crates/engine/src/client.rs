@@ -323,6 +323,7 @@ impl Engine {
         channel.assembly = None;
         channel.consumers = Vec::new();
         channel.awaiting = 0;
+        channel.naming = 0;
         self.unhold(session);
         if self.sessions.get(session).is_none_or(|s| s.phase != Phase::Running) {
             self.remove_channel(id);

@@ -26,7 +26,7 @@ impl Engine {
         frame: &[u8],
     ) -> Result<Flow, Fault> {
         let at = (60, 20);
-        let queue = self.queue_name(id, consume.queue, at)?;
+        let Some(queue) = self.queue_name(id, consume.queue, at)? else { return Ok(Flow::Hold) };
         let tag = consume.consumer_tag;
         let known = self.channels[id].consumer(tag).map(|at| self.channels[id].consumers[at].state);
         let in_use = known.is_some_and(|state| !matches!(state, ConsumerState::Ending { .. }));

@@ -4,7 +4,7 @@ use warren_wire::content::write_body;
 use warren_wire::frame::{FRAME_BODY, FRAME_END, HEADER_LEN, put_u64, set_channel};
 use warren_wire::method::{Method, basic, channel};
 
-use crate::channel::{ConsumerState, Standing, Switch};
+use crate::channel::{ConsumerState, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, UpChannelId};
@@ -52,7 +52,10 @@ impl Engine {
                 self.closing_progress(channel, up);
             }
             (Pending::Client(note), Some(channel)) => self.client_reply(channel, up, &note, method, frame),
-            (Pending::Own(note), Some(channel)) => self.noted(channel, up, &note, method),
+            (Pending::Own(note), Some(channel)) => {
+                self.noted(channel, up, &note, method);
+                self.resume_answered(channel);
+            }
             (Pending::Client(Note::Get { no_ack }), None) => self.orphan_got(up, no_ack, method),
             (_, None) => {}
             (Pending::Local(_), Some(_)) => {}
@@ -126,8 +129,6 @@ impl Engine {
             return;
         };
         channel.awaiting = channel.awaiting.saturating_sub(1);
-        let resumes =
-            channel.awaiting == 0 && channel.switch == Switch::Awaiting && channel.speaking.is_none();
         if let Method::BasicGetOk(_) = method {
             let no_ack = matches!(note, Note::Get { no_ack: true });
             self.got(id, up, no_ack, frame);
@@ -135,10 +136,7 @@ impl Engine {
             self.relay(id, up, frame);
             self.noted(id, up, note, method);
         }
-        if resumes && let Some(channel) = self.channels.get_mut(id) {
-            channel.switch = Switch::None;
-            self.replays.push_back(id);
-        }
+        self.resume_answered(id);
         if let Some(channel) = self.channels.get(id)
             && channel.current != Some(up)
         {
@@ -150,6 +148,7 @@ impl Engine {
     fn noted(&mut self, id: ChannelId, up: UpChannelId, note: &Note, method: Method<'_>) {
         match (note, method) {
             (Note::Declare { exclusive, passive, auto_delete, .. }, Method::QueueDeclareOk(ok)) => {
+                self.named(id);
                 self.queue_declared(id, ok.queue, *exclusive && !*passive, !*passive && !*auto_delete);
             }
             (Note::Delete { name }, Method::QueueDeleteOk(_)) => self.queue_deleted(id, name),
@@ -162,6 +161,13 @@ impl Engine {
                 self.retire_if_done(id, up);
             }
             _ => {}
+        }
+    }
+
+    /// A declare is answered: empty names mean its queue from now on.
+    fn named(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.naming = channel.naming.saturating_sub(1);
         }
     }
 
@@ -448,9 +454,8 @@ impl Engine {
         }
         if let Some(fault) = channel.fault.take() {
             self.channel_error(id, fault.code, &fault.text, fault.at);
-        } else if channel.switch == Switch::Awaiting && channel.awaiting == 0 {
-            channel.switch = Switch::None;
-            self.replays.push_back(id);
+        } else {
+            self.resume_answered(id);
         }
     }
 }

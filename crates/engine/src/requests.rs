@@ -175,16 +175,35 @@ impl Engine {
         });
     }
 
-    /// An empty queue name means the queue declared last on the channel.
-    pub(crate) fn queue_name(&self, id: ChannelId, name: &[u8], at: (u16, u16)) -> Result<Box<[u8]>, Fault> {
+    /// An empty queue name means the queue declared last on the channel. `None`: its name is on the way, hold.
+    pub(crate) fn queue_name(
+        &mut self,
+        id: ChannelId,
+        name: &[u8],
+        at: (u16, u16),
+    ) -> Result<Option<Box<[u8]>>, Fault> {
         if !name.is_empty() {
-            return Ok(name.into());
+            return Ok(Some(name.into()));
         }
-        let last = &self.channels[id].last_queue;
-        if last.is_empty() {
+        let channel = &mut self.channels[id];
+        if channel.naming > 0 {
+            channel.switch = Switch::Awaiting;
+            return Ok(None);
+        }
+        if channel.last_queue.is_empty() {
             return Err(Fault::channel(404, "no previously declared queue", at));
         }
-        Ok(last.clone())
+        Ok(Some(channel.last_queue.clone()))
+    }
+
+    /// Frames that waited for answers go on once all of them have come and no content is under way.
+    pub(crate) fn resume_answered(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let answered = channel.awaiting == 0 && channel.naming == 0 && channel.speaking.is_none();
+        if channel.switch == Switch::Awaiting && answered {
+            channel.switch = Switch::None;
+            self.replays.push_back(id);
+        }
     }
 
     /// Where a request about this queue must run: exclusive queues live on the session's own lane.
@@ -222,11 +241,12 @@ impl Engine {
         } else {
             return Ok(Flow::Hold);
         }
+        self.channels[id].naming += 1;
         Ok(Flow::Done)
     }
 
     fn client_binds(&mut self, id: ChannelId, bind: queue::Bind<'_>) -> Result<Flow, Fault> {
-        let name = self.queue_name(id, bind.queue, (50, 20))?;
+        let Some(name) = self.queue_name(id, bind.queue, (50, 20))? else { return Ok(Flow::Hold) };
         // RabbitMQ: with both names empty, the routing key is the queue's name.
         let both = bind.queue.is_empty() && bind.routing_key.is_empty();
         let routing_key = if both { &*name } else { bind.routing_key };
@@ -235,7 +255,7 @@ impl Engine {
     }
 
     fn client_unbinds(&mut self, id: ChannelId, unbind: queue::Unbind<'_>) -> Result<Flow, Fault> {
-        let name = self.queue_name(id, unbind.queue, (50, 50))?;
+        let Some(name) = self.queue_name(id, unbind.queue, (50, 50))? else { return Ok(Flow::Hold) };
         let both = unbind.queue.is_empty() && unbind.routing_key.is_empty();
         let routing_key = if both { &*name } else { unbind.routing_key };
         let method = Method::QueueUnbind(queue::Unbind { queue: &name, routing_key, ..unbind });
@@ -243,13 +263,13 @@ impl Engine {
     }
 
     fn client_purges(&mut self, id: ChannelId, purge: queue::Purge<'_>) -> Result<Flow, Fault> {
-        let name = self.queue_name(id, purge.queue, (50, 30))?;
+        let Some(name) = self.queue_name(id, purge.queue, (50, 30))? else { return Ok(Flow::Hold) };
         let method = Method::QueuePurge(queue::Purge { queue: &name, ..purge });
         self.queue_request(id, &name, method, purge.no_wait)
     }
 
     fn client_deletes(&mut self, id: ChannelId, delete: queue::Delete<'_>) -> Result<Flow, Fault> {
-        let name = self.queue_name(id, delete.queue, (50, 40))?;
+        let Some(name) = self.queue_name(id, delete.queue, (50, 40))? else { return Ok(Flow::Hold) };
         let need = self.need_for_queue(id, &name);
         let Some(up) = self.ensure(id, need) else {
             return Ok(Flow::Hold);
@@ -338,7 +358,7 @@ impl Engine {
     }
 
     fn client_gets(&mut self, id: ChannelId, get: &basic::Get<'_>) -> Result<Flow, Fault> {
-        let name = self.queue_name(id, get.queue, (60, 70))?;
+        let Some(name) = self.queue_name(id, get.queue, (60, 70))? else { return Ok(Flow::Hold) };
         let need = self.need_for_queue(id, &name);
         let Some(up) = self.ensure(id, need) else {
             return Ok(Flow::Hold);
