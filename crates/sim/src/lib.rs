@@ -36,6 +36,10 @@ pub struct Settings {
     pub between: Between,
     /// Steps of each run; drawn from the seed when `None`.
     pub steps: Option<u64>,
+    /// Clients at a time; drawn from the seed when `None`. Few make a failure easier to read.
+    pub clients: Option<usize>,
+    /// The engines check themselves after each step. Without it only what clients and broker see counts.
+    pub invariants: bool,
     /// Changes each engine's options before it begins: for bugs that are put in on purpose.
     pub adjust: fn(&mut Options),
 }
@@ -43,7 +47,7 @@ pub struct Settings {
 impl Settings {
     /// Engines as they are, runs as long as their seeds want.
     pub fn new(between: Between) -> Settings {
-        Settings { between, steps: None, adjust: |_| {} }
+        Settings { between, steps: None, clients: None, invariants: true, adjust: |_| {} }
     }
 }
 
@@ -66,11 +70,13 @@ pub struct Failure {
 /// When something that must be true is not.
 pub fn run(seed: u64, settings: Settings, trace: Trace) -> Result<Totals, Failure> {
     let mut rng = Rng::new(seed);
-    let scenario = Scenario::draw(&mut rng, settings.between);
+    let mut scenario = Scenario::draw(&mut rng, settings.between);
+    scenario.clients = settings.clients.unwrap_or(scenario.clients);
     let drawn = if rng.chance(1, 20) { rng.between(2000, 8000) } else { rng.between(200, 1500) };
     let steps = settings.steps.unwrap_or(drawn);
     let failure = |what, when| Failure { seed, what, when, story: Vec::new() };
-    let mut world = World::new(scenario, seed, settings.adjust, trace).map_err(|what| failure(what, "before the first step".into()))?;
+    let mut world = World::new(scenario, seed, settings, trace)
+        .map_err(|what| failure(what, "before the first step".into()))?;
     let what = match catch_unwind(AssertUnwindSafe(|| world.run(steps))) {
         Ok(Ok(())) => return Ok(world.totals()),
         Ok(Err(what)) => what,

@@ -9,9 +9,9 @@ use warren_sim::world::Totals;
 use warren_sim::{Settings, report, run};
 
 const USAGE: &str = "\
-warren-sim --seeds N [--start S] [--steps M] [--direct] [--keep-going]
-    runs N seeds from S on (default 1), each for M steps (default: drawn from the seed)
-warren-sim --seed S [--steps M] [--direct] [--trace]
+warren-sim --seeds N [--start S] [--steps M] [--clients C] [--direct] [--keep-going]
+    runs N seeds from S on (default 1), each for M steps with C clients at a time (default: drawn from the seed)
+warren-sim --seed S [--steps M] [--clients C] [--direct] [--trace]
     runs one, and shows what happened
 --direct      connects the clients to the model broker itself
 --keep-going  shows the first line of each failure instead of stopping at the first";
@@ -39,6 +39,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
         match word.as_str() {
             "--seeds" => args.seeds = number()?,
             "--start" => args.start = number()?,
+            "--clients" => args.settings.clients = Some(number()?.max(1) as usize),
             "--steps" => args.settings.steps = Some(number()?),
             "--seed" => (args.start, args.seeds, args.one) = (number()?, 1, true),
             "--direct" => args.settings.between = Between::Nothing,
@@ -71,7 +72,7 @@ fn show(args: &Args) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            print!("{}", report::failure(&failure, args.settings.between, args.settings.steps));
+            print!("{}", report::failure(&failure, args.settings));
             ExitCode::FAILURE
         }
     }
@@ -107,7 +108,7 @@ fn run_all(args: &Args) -> ExitCode {
 /// Runs a seed that failed again, to show its last steps.
 fn fail(seed: u64, args: &Args) -> ExitCode {
     match run(seed, args.settings, Trace::Last(STORY, Default::default())) {
-        Err(failure) => print!("{}", report::failure(&failure, args.settings.between, args.settings.steps)),
+        Err(failure) => print!("{}", report::failure(&failure, args.settings)),
         Ok(_) => println!("seed {seed} failed once and not again: the simulation is not deterministic"),
     }
     ExitCode::FAILURE

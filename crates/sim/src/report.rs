@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use warren_engine::metrics::{BIND_KINDS, BIND_WHYS};
 
-use crate::Failure;
 use crate::cover::{Cover, Path};
 use crate::scenario::Between;
 use crate::world::Totals;
+use crate::{Failure, Settings};
 
 /// Paths that a long run must have taken, whatever stands between: each is a reason for the simulation to exist.
 const IMPORTANT: [Path; 40] = [
@@ -97,7 +97,8 @@ pub fn totals(seeds: u64, totals: &Totals, took: Duration, between: Between) -> 
     if between == Between::Warren {
         let m = &totals.metrics;
         for (kind, row) in BIND_KINDS.iter().zip(&m.binds) {
-            let cells: String = BIND_WHYS.iter().zip(row).map(|(why, count)| format!("  {why} {count}")).collect();
+            let cells: String =
+                BIND_WHYS.iter().zip(row).map(|(why, count)| format!("  {why} {count}")).collect();
             let _ = writeln!(text, "  binds {kind}:{cells}");
         }
         let _ = writeln!(
@@ -110,14 +111,17 @@ pub fn totals(seeds: u64, totals: &Totals, took: Duration, between: Between) -> 
 }
 
 /// A failure, with the command that shows it again.
-pub fn failure(failure: &Failure, between: Between, steps: Option<u64>) -> String {
+pub fn failure(failure: &Failure, settings: Settings) -> String {
     let mut text = String::new();
     for line in &failure.story {
         let _ = writeln!(text, "{line}");
     }
-    let direct = if between == Between::Nothing { " --direct" } else { "" };
-    let steps = steps.map(|steps| format!(" --steps {steps}")).unwrap_or_default();
-    let _ = writeln!(text, "seed {} failed at {}: {}", failure.seed, failure.when, failure.what);
-    let _ = writeln!(text, "again: cargo run --release -p warren-sim -- --seed {}{steps}{direct} --trace", failure.seed);
+    let direct = if settings.between == Between::Nothing { " --direct" } else { "" };
+    let steps = settings.steps.map(|steps| format!(" --steps {steps}")).unwrap_or_default();
+    let clients = settings.clients.map(|clients| format!(" --clients {clients}")).unwrap_or_default();
+    let options = format!("{steps}{clients}{direct}");
+    let seed = failure.seed;
+    let _ = writeln!(text, "seed {seed} failed at {}: {}", failure.when, failure.what);
+    let _ = writeln!(text, "again: cargo run --release -p warren-sim -- --seed {seed}{options} --trace");
     text
 }

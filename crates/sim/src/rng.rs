@@ -8,12 +8,12 @@ impl Rng {
     /// The sequence of a seed. Near seeds give unlike sequences.
     pub fn new(seed: u64) -> Rng {
         let mut rng = Rng(seed ^ 0x5741_5252_454E_2121);
-        rng.next();
+        rng.bits();
         rng
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -23,12 +23,12 @@ impl Rng {
 
     /// A number below `bound`; 0 for a bound of 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        if bound == 0 { 0 } else { (self.next() % bound as u64) as usize }
+        if bound == 0 { 0 } else { (self.bits() % bound as u64) as usize }
     }
 
     /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low + 1)
+        low + self.bits() % (high - low + 1)
     }
 
     /// True `times` out of `of`.
@@ -47,7 +47,7 @@ impl Rng {
         if total == 0 {
             return None;
         }
-        let mut left = self.next() % total;
+        let mut left = self.bits() % total;
         for (index, weight) in weights.enumerate() {
             if left < u64::from(weight) {
                 return Some(index);

@@ -80,7 +80,9 @@ fn describe_method(payload: &[u8]) -> String {
             format!("'{}'{flags}", show(m.queue))
         }
         Method::QueueDeclareOk(m) => format!("'{}' {} messages", show(m.queue), m.message_count),
-        Method::QueueBind(m) => format!("'{}' to '{}' by '{}'", show(m.queue), show(m.exchange), show(m.routing_key)),
+        Method::QueueBind(m) => {
+            format!("'{}' to '{}' by '{}'", show(m.queue), show(m.exchange), show(m.routing_key))
+        }
         Method::QueueUnbind(m) => format!("'{}' from '{}'", show(m.queue), show(m.exchange)),
         Method::QueuePurge(m) => format!("'{}'", show(m.queue)),
         Method::QueueDelete(m) => format!("'{}'", show(m.queue)),

@@ -274,7 +274,10 @@ impl Channel {
 
     /// Whether nothing is due to this channel.
     pub fn is_settled(&self) -> bool {
-        self.expect.is_empty() && self.mail.is_empty() && self.unconfirmed.is_empty() && self.returns_due.is_empty()
+        self.expect.is_empty()
+            && self.mail.is_empty()
+            && self.unconfirmed.is_empty()
+            && self.returns_due.is_empty()
     }
 
     /// Asks for the end of the channel.
@@ -343,8 +346,11 @@ impl Client {
     /// Writes the next unit of the channel at `place`. False when it has none.
     pub(super) fn write_unit(&mut self, place: usize, ctx: &mut Ctx<'_>) -> bool {
         let Some(unit) = self.channels[place].outgoing.pop_front() else { return false };
-        let others_in_content =
-            self.channels.iter().enumerate().any(|(at, c)| at != place && c.in_content && c.state != State::Free);
+        let others_in_content = self
+            .channels
+            .iter()
+            .enumerate()
+            .any(|(at, c)| at != place && c.in_content && c.state != State::Free);
         if unit.mark == Mark::ContentPart && others_in_content {
             ctx.cover.hit(Path::Interleaved);
         }

@@ -84,12 +84,12 @@ impl Channel {
             return Ok(());
         }
         match self.incoming.take() {
-            Some(incoming) => self.complete(incoming, me, ctx),
+            Some(incoming) => self.complete(&incoming, me, ctx),
             None => Ok(()),
         }
     }
 
-    fn complete(&mut self, incoming: Incoming, me: Me, ctx: &mut Ctx<'_>) -> Check {
+    fn complete(&mut self, incoming: &Incoming, me: Me, ctx: &mut Ctx<'_>) -> Check {
         let Some(header) = &incoming.header else { return Ok(()) };
         let id = header.id;
         let message = &ctx.oracle.messages[id];

@@ -106,11 +106,7 @@ impl Client {
         let most = if tune.channel_max == 0 { u16::MAX } else { tune.channel_max };
         self.plan.numbers = self.plan.numbers.min(most);
         self.plan.heartbeat = self.plan.heartbeat.min(tune.heartbeat);
-        let tune_ok = connection::TuneOk {
-            channel_max: most,
-            frame_max,
-            heartbeat: self.plan.heartbeat,
-        };
+        let tune_ok = connection::TuneOk { channel_max: most, frame_max, heartbeat: self.plan.heartbeat };
         self.put_method(0, Method::ConnectionTuneOk(tune_ok), ctx);
         self.me.frame_max = frame_max;
         if frame_max == 4096 {

@@ -175,7 +175,9 @@ impl Client {
         ctx.trace.line(format_args!("client {me} sees the end of its connection"));
         match self.stage {
             Stage::Done | Stage::Gone => {}
-            Stage::LoggingIn | Stage::Opening if self.plan.login == Login::Password && !self.plan.told_refusal => {
+            Stage::LoggingIn | Stage::Opening
+                if self.plan.login == Login::Password && !self.plan.told_refusal =>
+            {
                 ctx.cover.hit(Path::LoginRefused);
             }
             _ => return Err(format!("client {me} was disconnected without a word")),

@@ -32,9 +32,8 @@ impl Channel {
     }
 
     fn publish_missing(&mut self, me: Me, ctx: &mut Ctx<'_>) {
-        let publish =
-            Publish { exchange: MISSING, key: b"any", offence: Some(&[404]), ..Publish::default() };
-        self.publish(publish, me, ctx);
+        let publish = Publish { exchange: MISSING, key: b"any", offence: Some(&[404]), ..Publish::default() };
+        self.publish(&publish, me, ctx);
     }
 
     /// In another user's name, or as a request with nobody to take the reply.
@@ -49,7 +48,7 @@ impl Channel {
             offence: Some(&[406]),
             ..Publish::default()
         };
-        self.publish(publish, me, ctx);
+        self.publish(&publish, me, ctx);
     }
 
     /// A tag that never was, or one that is settled, even as the last of many.
@@ -118,9 +117,7 @@ impl Channel {
     fn change_mode(&mut self) {
         let method = match self.mode {
             Mode::Confirm => Method::TxSelect,
-            Mode::Tx => {
-                Method::ConfirmSelect(warren_wire::method::confirm::Select { no_wait: false })
-            }
+            Mode::Tx => Method::ConfirmSelect(warren_wire::method::confirm::Select { no_wait: false }),
             Mode::Plain => Method::TxCommit,
         };
         self.offend(&method, &[406]);

@@ -36,13 +36,13 @@ pub struct Publish<'a> {
 
 impl Channel {
     /// Publishes one message, in as many frames as chance wants.
-    pub fn publish(&mut self, publish: Publish<'_>, me: Me, ctx: &mut Ctx<'_>) -> MsgId {
+    pub fn publish(&mut self, publish: &Publish<'_>, me: Me, ctx: &mut Ctx<'_>) -> MsgId {
         let size = draw_size(me.frame_max, ctx.rng);
         let id = ctx.oracle.add_message(self.chan, size, publish.exchange, publish.key);
         let nowhere = publish.targets.is_empty() && publish.offence.is_none() && publish.mandatory;
         ctx.oracle.messages[id].targets = publish.targets.clone();
         ctx.oracle.messages[id].reply_queue = publish.reply_queue;
-        self.write_publish(&publish, id, size, me, ctx);
+        self.write_publish(publish, id, size, me, ctx);
         ctx.cover.hit(match size {
             0 => Path::PublishedEmpty,
             20_000.. => Path::PublishedLarge,
@@ -136,14 +136,14 @@ impl Channel {
             user_id: ctx.rng.chance(1, 10).then_some(user.as_bytes()),
             ..Publish::default()
         };
-        self.publish(publish, me, ctx);
+        self.publish(&publish, me, ctx);
     }
 
     /// To all fan queues at once.
     pub fn publish_fan(&mut self, me: Me, ctx: &mut Ctx<'_>) {
         let targets = ctx.oracle.queues_of(me.vhost, Kind::Fan).collect();
         let publish = Publish { exchange: FAN, key: b"any", targets, ..Publish::default() };
-        self.publish(publish, me, ctx);
+        self.publish(&publish, me, ctx);
     }
 
     /// To no queue, to be returned as often as not.
@@ -154,7 +154,7 @@ impl Channel {
             mandatory: ctx.rng.chance(2, 3),
             ..Publish::default()
         };
-        self.publish(publish, me, ctx);
+        self.publish(&publish, me, ctx);
     }
 
     /// To its own queue. False when it has none that it can name.
@@ -176,7 +176,7 @@ impl Channel {
             ..Publish::default()
         };
         let doomed = self.doomed;
-        let id = self.publish(publish, me, ctx);
+        let id = self.publish(&publish, me, ctx);
         if let Some(own) = self.own.as_mut().filter(|_| !doomed) {
             match &mut own.content {
                 Some(content) if self.mode != Mode::Tx => content.push_back(id),
@@ -203,7 +203,7 @@ impl Channel {
             ..Publish::default()
         };
         ctx.cover.hit(Path::Request);
-        self.publish(publish, me, ctx);
+        self.publish(&publish, me, ctx);
         true
     }
 
@@ -211,7 +211,7 @@ impl Channel {
     pub fn reply(&mut self, me: Me, ctx: &mut Ctx<'_>) -> bool {
         let Some((address, queue)) = self.owed.pop_front() else { return false };
         let publish = Publish { key: &address, targets: vec![queue], ..Publish::default() };
-        self.publish(publish, me, ctx);
+        self.publish(&publish, me, ctx);
         true
     }
 

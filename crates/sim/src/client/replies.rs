@@ -108,7 +108,9 @@ impl Channel {
             (Some(Expect::Get { exactly, .. }), Method::BasicGetEmpty) => {
                 ctx.cover.hit(Path::GetEmpty);
                 match exactly.flatten() {
-                    Some(id) => Err(format!("get-empty, but message {id} was published before on this channel")),
+                    Some(id) => {
+                        Err(format!("get-empty, but message {id} was published before on this channel"))
+                    }
                     None => Ok(()),
                 }
             }
@@ -259,8 +261,7 @@ impl Channel {
     }
 
     fn cancel_ok(&mut self, m: basic::CancelOk<'_>, ctx: &mut Ctx<'_>) -> Check {
-        let fits =
-            |mail: &Mail| matches!(*mail, Mail::CancelOk(place) if self.consumers[place].tag == m.consumer_tag);
+        let fits = |mail: &Mail| matches!(*mail, Mail::CancelOk(place) if self.consumers[place].tag == m.consumer_tag);
         let found = self.mail.iter().position(fits).ok_or("a cancel-ok that is not due")?;
         let Mail::CancelOk(place) = self.mail.remove(found) else { return Ok(()) };
         self.consumers[place].life = Life::Ended;

@@ -143,8 +143,7 @@ impl Channel {
     pub fn unbind_own(&mut self, ctx: &mut Ctx<'_>) -> bool {
         let Some((_, name)) = self.own_name(ctx) else { return false };
         let Some(key) = self.own.as_mut().and_then(|own| own.bound.take()) else { return false };
-        let m =
-            queue::Unbind { queue: &name, exchange: DIRECT, routing_key: &key, arguments: Table::EMPTY };
+        let m = queue::Unbind { queue: &name, exchange: DIRECT, routing_key: &key, arguments: Table::EMPTY };
         self.request(&Method::QueueUnbind(m), Some(Expect::Method(queue::UNBIND_OK)));
         true
     }

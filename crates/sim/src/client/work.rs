@@ -46,7 +46,6 @@ pub enum Op {
 /// How many there are.
 pub const OPS: usize = Op::ErrConnection as usize + 1;
 
-
 /// How likely each op is for a channel of a role, before the scenario has its say.
 fn weights(role: Role) -> &'static [(Op, u32)] {
     use Op::*;
@@ -186,7 +185,9 @@ impl Client {
             Stage::Open => {
                 let waits = |c: &&Channel| {
                     c.state != State::Free
-                        && (!c.is_settled() || c.committing || matches!(c.state, State::Closing | State::Answering { .. }))
+                        && (!c.is_settled()
+                            || c.committing
+                            || matches!(c.state, State::Closing | State::Answering { .. }))
                 };
                 let c = self.channels.iter().find(waits)?;
                 return Some(format!(
@@ -379,4 +380,3 @@ impl Channel {
         }
     }
 }
-

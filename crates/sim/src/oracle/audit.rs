@@ -8,12 +8,7 @@ use crate::client::channel::{Life, State};
 use crate::scenario::Scenario;
 
 /// Holds all that is recorded against the broker and the clients.
-pub fn quiet<'a>(
-    oracle: &Oracle,
-    broker: &Broker,
-    scenario: &Scenario,
-    clients: impl Iterator<Item = &'a Client> + Clone,
-) -> Check {
+pub fn quiet(oracle: &Oracle, broker: &Broker, scenario: &Scenario, clients: &[Client]) -> Check {
     arrivals(oracle)?;
     for (id, message) in oracle.messages.iter().enumerate() {
         let lossy = |&queue: &QueueIx| {
@@ -33,7 +28,7 @@ pub fn quiet<'a>(
             _ => {}
         }
         if matches!(queue.kind, Kind::Stable | Kind::Fan) {
-            consumers(ix, oracle, broker, vhost, clients.clone())?;
+            consumers(ix, oracle, broker, vhost, clients)?;
         }
     }
     Ok(())
@@ -77,13 +72,7 @@ fn stable(ix: QueueIx, oracle: &Oracle, broker: &Broker, vhost: &str) -> Check {
 }
 
 /// As many consumers at the broker as clients have, and none that waits while it could have something.
-fn consumers<'a>(
-    ix: QueueIx,
-    oracle: &Oracle,
-    broker: &Broker,
-    vhost: &str,
-    clients: impl Iterator<Item = &'a Client>,
-) -> Check {
+fn consumers(ix: QueueIx, oracle: &Oracle, broker: &Broker, vhost: &str, clients: &[Client]) -> Check {
     let queue = &oracle.queues[ix];
     let name = String::from_utf8_lossy(&queue.name);
     let Some(info) = broker.queue(vhost, &queue.name) else { return Ok(()) };

@@ -190,7 +190,8 @@ impl TapConn {
         if let Some(Method::ConnectionClose(close)) = method {
             self.end_all(oracle);
             self.closing = true;
-            let login = matches!(close.reply_code, 403 | 530) && (close.class_id, close.method_id) != (60, 20);
+            let login =
+                matches!(close.reply_code, 403 | 530) && (close.class_id, close.method_id) != (60, 20);
             if shared && !login {
                 return Err(format!(
                     "closed the shared connection: {} {}",

@@ -41,7 +41,8 @@ impl Direct {
         pace: Pace,
         possible: &mut Vec<(Action, u32)>,
     ) {
-        for (place, (link, client)) in self.links.iter().zip(clients).enumerate().filter(|(_, (l, _))| l.live) {
+        for (place, (link, client)) in self.links.iter().zip(clients).enumerate().filter(|(_, (l, _))| l.live)
+        {
             if !client.tx.is_empty() {
                 possible.push((Action::FromClient(place), pace.client_io));
             }

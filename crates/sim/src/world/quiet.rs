@@ -58,7 +58,8 @@ impl World {
 
     fn drain_one(&mut self) -> Check<bool> {
         self.list_possible();
-        self.possible.retain(|(action, _)| !matches!(action, Action::Time | Action::Arrive(_) | Action::Act(_)));
+        self.possible
+            .retain(|(action, _)| !matches!(action, Action::Time | Action::Arrive(_) | Action::Act(_)));
         if !self.possible.is_empty() {
             let at = self.rng.below(self.possible.len());
             let (action, _) = self.possible[at];
@@ -85,8 +86,7 @@ impl World {
         if self.scenario.tight && !self.hurry && self.clients.iter().any(|c| c.waits_for().is_some()) {
             return Ok(());
         }
-        let clients = self.clients.iter();
-        audit::quiet(&self.oracle, &self.broker.broker, &self.scenario, clients)
+        audit::quiet(&self.oracle, &self.broker.broker, &self.scenario, &self.clients)
     }
 
     fn next_deadline(&self) -> Option<u64> {

@@ -12,6 +12,7 @@ use warren_engine::{Command, Engine, Gone, Link, Options, Peer};
 
 use super::broker_side::BrokerSide;
 use super::{Action, Outside, Place};
+use crate::Settings;
 use crate::client::Client;
 use crate::client::handshake::Stage;
 use crate::cover::Path;
@@ -27,18 +28,24 @@ pub struct Warren {
     sessions: Vec<Option<Session>>,
     /// In the order in which they were asked for.
     upstreams: Vec<Option<Upstream>>,
+    invariants: bool,
 }
 
 impl Warren {
-    pub(super) fn new(scenario: &Scenario, seed: u64, adjust: fn(&mut Options)) -> Warren {
+    pub(super) fn new(scenario: &Scenario, seed: u64, settings: Settings) -> Warren {
         let config = Arc::new(scenario.config());
         let workers = scenario.workers;
         let engine = |worker| {
             let mut options = Options { worker, workers, ..Options::single(seed ^ worker as u64) };
-            adjust(&mut options);
+            (settings.adjust)(&mut options);
             Engine::new(Arc::clone(&config), options, Time(0))
         };
-        Warren { engines: (0..workers).map(engine).collect(), sessions: Vec::new(), upstreams: Vec::new() }
+        Warren {
+            engines: (0..workers).map(engine).collect(),
+            sessions: Vec::new(),
+            upstreams: Vec::new(),
+            invariants: settings.invariants,
+        }
     }
 
     /// The engines' counters, summed.
@@ -48,9 +55,10 @@ impl Warren {
         sum
     }
 
-    pub(super) fn check(&self) -> Check {
-        self.engines.iter().for_each(Engine::check_invariants);
-        Ok(())
+    pub(super) fn check(&self) {
+        if self.invariants {
+            self.engines.iter().for_each(Engine::check_invariants);
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -198,19 +206,19 @@ impl Warren {
 
     pub(super) fn perform(&mut self, action: Action, outside: &mut Outside<'_>) -> Check {
         match action {
-            Action::FromClient(place) => self.from_client(place, outside),
-            Action::ToClient(place) => self.to_client(place, outside),
+            Action::FromClient(place) => self.read_client(place, outside),
+            Action::ToClient(place) => self.write_client(place, outside),
             Action::EndClient(place) => self.end_client(place, outside),
             Action::Adopt(place) => self.adopt(place, outside),
             Action::Connect(place) => self.connect(place, outside),
-            Action::ToBroker(place) => self.to_broker(place, outside),
-            Action::FromBroker(place) => self.from_broker(place, outside),
+            Action::ToBroker(place) => self.write_broker(place, outside),
+            Action::FromBroker(place) => self.read_broker(place, outside),
             Action::EndUpstream(place) => self.end_upstream(place, outside),
             _ => Ok(()),
         }
     }
 
-    fn from_client(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
+    fn read_client(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
         let Some(session) = &mut self.sessions[place] else { return Ok(()) };
         let link = Link::Session(session.id);
         let engine = &mut self.engines[session.worker];
@@ -227,7 +235,7 @@ impl Warren {
         self.obey(worker, outside)
     }
 
-    fn to_client(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
+    fn write_client(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
         let Some(session) = &mut self.sessions[place] else { return Ok(()) };
         let worker = session.worker;
         let link = Link::Session(session.id);
@@ -280,7 +288,7 @@ impl Warren {
         self.obey(worker, outside)
     }
 
-    fn to_broker(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
+    fn write_broker(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
         let Some(upstream) = &mut self.upstreams[place] else { return Ok(()) };
         let (worker, link) = (upstream.worker, Link::Upstream(upstream.id));
         let engine = &mut self.engines[worker];
@@ -291,7 +299,7 @@ impl Warren {
         self.obey(worker, outside)
     }
 
-    fn from_broker(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
+    fn read_broker(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
         let Some(upstream) = &mut self.upstreams[place] else { return Ok(()) };
         let (worker, link) = (upstream.worker, Link::Upstream(upstream.id));
         let engine = &mut self.engines[worker];
@@ -353,12 +361,7 @@ impl Warren {
         Ok(())
     }
 
-    fn mark(
-        &mut self,
-        worker: usize,
-        link: Link,
-        set: impl FnOnce(&mut bool, &mut bool, &mut Ending),
-    ) {
+    fn mark(&mut self, worker: usize, link: Link, set: impl FnOnce(&mut bool, &mut bool, &mut Ending)) {
         // The socket may be gone already, and the engine may still be at what belongs to it.
         match link {
             Link::Session(id) => {

@@ -38,7 +38,9 @@ enum What {
     Publish,
     Return,
     /// `None`: no acknowledgement is due.
-    Delivery { tag: Option<u64> },
+    Delivery {
+        tag: Option<u64>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -210,9 +212,7 @@ impl TapChan {
             oracle.messages[id].broker.unacked -= 1;
         }
         for (tag, no_ack) in std::mem::take(&mut self.consumers) {
-            if no_ack
-                && let Some(&(_, queue)) = oracle.tags.get(&tag)
-            {
+            if no_ack && let Some(&(_, queue)) = oracle.tags.get(&tag) {
                 oracle.queues[queue].lossy = true;
             }
         }
@@ -253,4 +253,3 @@ fn settled(id: MsgId, how: Settle, oracle: &mut Oracle) -> Check {
 fn fate(requeue: bool) -> Settle {
     if requeue { Settle::Requeue } else { Settle::Gone }
 }
-
