@@ -18,15 +18,15 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// As many copies of `message` as fill a batch, at least one.
-    fn of(message: &[u8]) -> Self {
-        let bytes = message.repeat((BATCH_BYTES / message.len()).max(1));
+    /// As many copies of `message` as fit into `octets`, at least one.
+    fn of(message: &[u8], octets: usize) -> Self {
+        let bytes = message.repeat((octets / message.len()).max(1));
         Batch { bytes, message_len: message.len() }
     }
 
     /// Publishes of `size` octets to the default exchange, transient, with no other property.
     pub(crate) fn publishes(channel: u16, size: usize) -> Self {
-        Batch::of(&publish(channel, size))
+        Batch::of(&publish(channel, size), BATCH_BYTES)
     }
 
     /// Messages in the batch.
@@ -57,7 +57,8 @@ pub(crate) struct Deliveries {
 }
 
 impl Deliveries {
-    pub(crate) fn new(channel: u16, consumer_tag: &[u8], size: usize) -> Self {
+    /// Batches of about `octets`, of at least one message.
+    pub(crate) fn new(channel: u16, consumer_tag: &[u8], size: usize, octets: usize) -> Self {
         let method = basic::Deliver {
             consumer_tag,
             delivery_tag: 0,
@@ -70,7 +71,7 @@ impl Deliveries {
         content(channel, size, &mut message);
         // Class and method, the consumer tag with its length, then the delivery tag.
         let tag_at = HEADER_LEN + 4 + 1 + consumer_tag.len();
-        Deliveries { batch: Batch::of(&message), tag_at, next_tag: 1 }
+        Deliveries { batch: Batch::of(&message, octets), tag_at, next_tag: 1 }
     }
 
     /// Messages in a batch.

@@ -17,7 +17,7 @@ use warren_wire::table::{Table, encode_table};
 use crate::frames::{FRAME_MAX, FrameReader};
 
 use super::Broker;
-use super::consumer::{Consumer, Writer};
+use super::consumer::{Consumers, Writer};
 
 /// RabbitMQ's default.
 const CHANNEL_MAX: u16 = 2047;
@@ -38,7 +38,9 @@ pub(super) fn serve(socket: TcpStream, broker: &Broker) -> Result<()> {
         other => bail!("not a protocol header: {other:?}"),
     }
     broker.counts.connections.fetch_add(1, Ordering::SeqCst);
-    let mut connection = Connection { broker, writer, channels: Vec::new(), out: Vec::new(), closed: false };
+    let consumers = Consumers::new(&writer);
+    let mut connection =
+        Connection { broker, writer, consumers, channels: Vec::new(), out: Vec::new(), closed: false };
     connection.start();
     while !connection.closed {
         match reader.fill() {
@@ -63,12 +65,14 @@ struct Channel {
     /// Publishes that are complete, and how many of them were confirmed.
     published: u64,
     confirmed: u64,
-    consumers: Vec<Consumer>,
+    /// How many there were, for tags.
+    consumers: usize,
 }
 
 struct Connection<'a> {
     broker: &'a Broker,
     writer: Writer,
+    consumers: Consumers,
     channels: Vec<Channel>,
     out: Vec<u8>,
     closed: bool,
@@ -195,6 +199,7 @@ impl Connection<'_> {
             Method::ChannelOpen => self.open(number)?,
             Method::ChannelClose(_) => {
                 *self.channel(number)? = Channel::default();
+                self.consumers.stop(number, None);
                 self.answer(number, Method::ChannelCloseOk);
             }
             Method::ChannelFlow(flow) => {
@@ -208,7 +213,7 @@ impl Connection<'_> {
             }
             Method::BasicConsume(consume) => self.consume(number, &consume)?,
             Method::BasicCancel(cancel) => {
-                self.channel(number)?.consumers.retain(|consumer| consumer.tag != cancel.consumer_tag);
+                self.consumers.stop(number, Some(cancel.consumer_tag));
                 let ok = basic::CancelOk { consumer_tag: cancel.consumer_tag };
                 self.answer(number, Method::BasicCancelOk(ok));
             }
@@ -260,7 +265,9 @@ impl Connection<'_> {
     }
 
     fn consume(&mut self, number: u16, consume: &basic::Consume<'_>) -> Result<()> {
-        let made = format!("ctag-{}", self.channel(number)?.consumers.len());
+        let channel = self.channel(number)?;
+        channel.consumers += 1;
+        let made = format!("ctag-{}", channel.consumers);
         let consumer_tag =
             if consume.consumer_tag.is_empty() { made.as_bytes() } else { consume.consumer_tag };
         if !consume.no_wait {
@@ -269,8 +276,7 @@ impl Connection<'_> {
         }
         self.flush(); // the deliveries come from another thread
         if let Some(queue) = self.broker.queues.find(consume.queue) {
-            let consumer = Consumer::start(&self.writer, queue, number, consumer_tag, &self.broker.counts);
-            self.channel(number)?.consumers.push(consumer);
+            self.consumers.start(queue, number, consumer_tag, &self.broker.counts);
         }
         Ok(())
     }

@@ -1,9 +1,13 @@
-//! One thread for each consumer, which sends as fast as its connection takes it.
+//! Deliveries: each connection that has consumers has a thread that sends as fast as the connection takes it.
+//!
+//! The consumers of a connection take turns as those of a real broker do: RabbitMQ's channels write about one TCP segment
+//! each (FLUSH_THRESHOLD of rabbit_writer, 1414 octets), so that what shares a connection comes well mixed. It is sent
+//! in large writes all the same, for this broker shall cost little.
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::messages::Deliveries;
@@ -47,45 +51,109 @@ impl Writer {
     }
 }
 
-/// A running consumer; it ends when dropped, though a write may be under way.
-pub(super) struct Consumer {
-    pub(super) tag: Vec<u8>,
-    stop: Arc<AtomicBool>,
+/// About how many octets a consumer sends in its turn.
+const TURN_OCTETS: usize = 1414;
+/// About how many octets go out in one write.
+const WRITE_OCTETS: usize = 256 * 1024;
+
+/// The consumers of one connection. The thread ends when this is dropped.
+pub(super) struct Consumers {
+    writer: Writer,
+    shared: Arc<Shared>,
 }
 
-impl Consumer {
-    pub(super) fn start(
-        writer: &Writer,
-        queue: Queue,
-        channel: u16,
-        tag: &[u8],
-        counts: &Arc<Counts>,
-    ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, writer) = (Arc::clone(&stop), writer.clone());
-        let counts = Arc::clone(counts);
-        let mut deliveries = Deliveries::new(channel, tag, queue.size);
-        thread::spawn(move || {
-            while send(&mut deliveries, &queue, &stopped, &writer) {}
-            counts.this_thread_ends();
-        });
-        Consumer { tag: tag.to_vec(), stop }
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    running: Vec<Running>,
+    has_thread: bool,
+    ended: bool,
+}
+
+struct Running {
+    channel: u16,
+    tag: Vec<u8>,
+    queue: Queue,
+    deliveries: Deliveries,
+}
+
+impl Consumers {
+    pub(super) fn new(writer: &Writer) -> Self {
+        let shared = Arc::default();
+        Consumers { writer: writer.clone(), shared }
+    }
+
+    /// Begins to deliver.
+    pub(super) fn start(&self, queue: Queue, channel: u16, tag: &[u8], counts: &Arc<Counts>) {
+        let deliveries = Deliveries::new(channel, tag, queue.size, TURN_OCTETS);
+        let mut state = self.shared.lock();
+        state.running.push(Running { channel, tag: tag.to_vec(), queue, deliveries });
+        self.shared.changed.notify_one();
+        if !std::mem::replace(&mut state.has_thread, true) {
+            let (shared, writer, counts) =
+                (Arc::clone(&self.shared), self.writer.clone(), Arc::clone(counts));
+            thread::spawn(move || {
+                while shared.send(&writer) {}
+                counts.this_thread_ends();
+            });
+        }
+    }
+
+    /// Ends one consumer of a channel, or all of them. An answer written afterwards comes after their last delivery.
+    pub(super) fn stop(&self, channel: u16, tag: Option<&[u8]>) {
+        let mut state = self.shared.lock();
+        state.running.retain(|r| r.channel != channel || tag.is_some_and(|tag| r.tag != tag));
     }
 }
 
-impl Drop for Consumer {
+impl Drop for Consumers {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.shared.lock().ended = true;
+        self.shared.changed.notify_one();
     }
 }
 
-/// One batch; false when there will be no more. The flag is looked at with the writer held: once someone else has
-/// written after setting it (cancel-ok, close-ok), nothing follows, and nothing was taken out of the queue in vain.
-fn send(deliveries: &mut Deliveries, queue: &Queue, stopped: &AtomicBool, writer: &Writer) -> bool {
-    let mut socket = writer.turn();
-    if stopped.load(Ordering::SeqCst) {
-        return false;
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let messages = queue.take(deliveries.len());
-    messages > 0 && socket.write_all(deliveries.next(messages)).is_ok()
+
+    /// One write, or a wait for something to write; false when there will be no more. Deliveries are taken with the
+    /// socket held: who stops a consumer and then writes, writes after them.
+    fn send(&self, writer: &Writer) -> bool {
+        let mut socket = writer.turn();
+        let mut batch = Vec::with_capacity(WRITE_OCTETS + WRITE_OCTETS / 4);
+        let mut state = self.lock();
+        if state.ended {
+            return false;
+        }
+        state.fill(&mut batch);
+        if !batch.is_empty() {
+            drop(state);
+            return socket.write_all(&batch).is_ok();
+        }
+        drop(socket);
+        let _woken = self.changed.wait(state);
+        true
+    }
+}
+
+impl State {
+    /// One turn after the other, until it is enough for one write or the queues are empty.
+    fn fill(&mut self, batch: &mut Vec<u8>) {
+        let mut more = true;
+        while more && batch.len() < WRITE_OCTETS {
+            more = false;
+            for Running { queue, deliveries, .. } in &mut self.running {
+                let messages = queue.take(deliveries.len());
+                more |= messages > 0;
+                batch.extend_from_slice(deliveries.next(messages));
+            }
+        }
+    }
 }
