@@ -116,7 +116,12 @@ impl Channel {
             return false;
         }
         let active: Vec<usize> = (0..self.consumers.len())
-            .filter(|&at| self.consumers[at].life == Life::Active && !self.consumers[at].tag.is_empty())
+            .filter(|&at| {
+                let consumer = &self.consumers[at];
+                // One whose queue was deleted ends by itself.
+                let there = !ctx.oracle.queues[consumer.queue].deleted;
+                consumer.life == Life::Active && !consumer.tag.is_empty() && there
+            })
             .collect();
         if active.is_empty() {
             return false;

@@ -1,6 +1,6 @@
 //! What a client does next.
 
-use super::channel::{Channel, Life, Mode, State};
+use super::channel::{Channel, Mode, State};
 use super::handshake::Stage;
 use super::plan::{End, ROLES, Role};
 use super::replies::Expect;
@@ -367,8 +367,8 @@ impl Channel {
 
     /// One step towards an end that leaves nothing behind: cancel, settle, commit, wait, close.
     fn tidy_up(&mut self, ctx: &mut Ctx<'_>) {
-        if self.consumers.iter().any(|c| c.life == Life::Active) {
-            self.cancel(ctx);
+        if self.cancel(ctx) {
+            // Its answer comes first.
         } else if !self.is_settled() {
             // Waits.
         } else if let (Some((&tag, _)), false) = (self.held.last_key_value(), self.recovering) {
