@@ -103,7 +103,7 @@ impl Scenario {
             no_ack: *rng.pick(&[0, 0, 3, 6]),
             roles,
             ops,
-            connection_errors: rng.chance(1, 6),
+            connection_errors: rng.chance(1, 4),
             pace: draw_pace(rng),
             quiet_every: *rng.pick(&[0, 200, 200, 400, 1000]),
             limits: draw_limits(rng, tight),

@@ -1,9 +1,10 @@
 //! Errors committed on purpose: each has one channel closed, or the whole connection, and nobody else's.
 
+use warren_wire::content::{write_body, write_content, write_header};
 use warren_wire::method::{basic, channel, exchange, queue};
-use warren_wire::{Method, Table};
+use warren_wire::{BasicProperties, Method, MethodId, Table};
 
-use super::channel::{Channel, Life, Mode};
+use super::channel::{Channel, Life, Mark, Mode, Unit};
 use super::publish::Publish;
 use super::topology::declare;
 use super::{Client, Ctx, Me};
@@ -81,16 +82,10 @@ impl Channel {
             2 => Method::BasicConsume(consume_once(MISSING)),
             3 => Method::QueuePurge(queue::Purge { queue: MISSING, no_wait: false }),
             4 => Method::QueueBind(bind(MISSING, DIRECT)),
-            _ => Method::ExchangeDeclare(exchange::Declare {
-                exchange: MISSING,
-                kind: b"direct",
-                passive: true,
-                durable: false,
-                auto_delete: false,
-                internal: false,
-                no_wait: false,
-                arguments: Table::EMPTY,
-            }),
+            _ => {
+                let declare = exchange::Declare { passive: true, ..exchange_of_kind(b"direct") };
+                Method::ExchangeDeclare(declare)
+            }
         };
         self.offend(&method, &[404]);
     }
@@ -180,7 +175,20 @@ impl Client {
         if channel.doomed || !channel.is_usable() {
             return false;
         }
-        let (code, method) = match ctx.rng.below(5) {
+        let Some((code, method)) = channel.err_fatally(ctx) else { return false };
+        channel.doomed = true;
+        while self.write_unit(place, ctx) {}
+        self.doom = Some((code, method));
+        true
+    }
+}
+
+impl Channel {
+    /// Sends what no shared connection would survive. Returns the code and the method to blame.
+    fn err_fatally(&mut self, ctx: &mut Ctx<'_>) -> Option<(u16, MethodId)> {
+        let twice = self.consumers.iter().find(|c| c.life == Life::Active && !c.reply && !c.tag.is_empty());
+        let twice = twice.map(|c| (c.tag.clone(), c.queue));
+        let (code, method) = match ctx.rng.below(10) {
             0 => {
                 let qos = basic::Qos { prefetch_size: 7, prefetch_count: 1, global: false };
                 (540, Method::BasicQos(qos))
@@ -188,12 +196,70 @@ impl Client {
             1 => (540, Method::ChannelFlow(channel::Flow { active: false })),
             2 => (540, Method::BasicRecover(basic::Recover { requeue: false })),
             3 => (504, Method::ChannelOpen),
-            _ => (503, Method::QueueBindOk),
+            4 => (503, Method::QueueBindOk),
+            5 => (503, Method::ExchangeDeclare(exchange_of_kind(b"no-such-kind"))),
+            6 | 7 => {
+                let (tag, queue) = twice?;
+                let name = ctx.oracle.queues[queue].name.clone();
+                let again = basic::Consume { consumer_tag: &tag, ..consume_once(&name) };
+                self.send(&Method::BasicConsume(again), Mark::Plain);
+                return Some((530, basic::CONSUME));
+            }
+            8 => return Some((540, self.publish_immediately())),
+            _ => return Some((505, self.break_content(ctx))),
         };
-        channel.send(&method, super::channel::Mark::Plain);
-        channel.doomed = true;
-        while self.write_unit(place, ctx) {}
-        self.doom = Some((code, method.id()));
-        true
+        self.send(&method, Mark::Plain);
+        Some((code, method.id()))
+    }
+
+    fn publish_immediately(&mut self) -> MethodId {
+        let publish =
+            basic::Publish { exchange: DIRECT, routing_key: b"any", mandatory: false, immediate: true };
+        let mut bytes = Vec::new();
+        Method::BasicPublish(publish).write(self.number, &mut bytes);
+        write_content(self.number, &BasicProperties::default(), b"now", 4096, &mut bytes);
+        self.outgoing.push_back(Unit { bytes, mark: Mark::Plain });
+        basic::PUBLISH
+    }
+
+    /// A method where a header or a body is due, or a header where none is.
+    fn break_content(&mut self, ctx: &mut Ctx<'_>) -> MethodId {
+        let publish =
+            basic::Publish { exchange: DIRECT, routing_key: b"any", mandatory: false, immediate: false };
+        let mut bytes = Vec::new();
+        let blamed = match ctx.rng.below(3) {
+            0 => {
+                write_header(self.number, 10, &BasicProperties::default(), &mut bytes);
+                0
+            }
+            1 => {
+                Method::BasicPublish(publish).write(self.number, &mut bytes);
+                basic::PUBLISH
+            }
+            _ => {
+                Method::BasicPublish(publish).write(self.number, &mut bytes);
+                write_header(self.number, 10, &BasicProperties::default(), &mut bytes);
+                write_body(self.number, b"half", &mut bytes);
+                basic::PUBLISH
+            }
+        };
+        if blamed != 0 {
+            Method::TxSelect.write(self.number, &mut bytes);
+        }
+        self.outgoing.push_back(Unit { bytes, mark: Mark::Plain });
+        blamed
+    }
+}
+
+fn exchange_of_kind(kind: &[u8]) -> exchange::Declare<'_> {
+    exchange::Declare {
+        exchange: MISSING,
+        kind,
+        passive: false,
+        durable: false,
+        auto_delete: false,
+        internal: false,
+        no_wait: false,
+        arguments: Table::EMPTY,
     }
 }

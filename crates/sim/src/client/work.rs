@@ -135,7 +135,7 @@ fn weights(role: Role) -> &'static [(Op, u32)] {
             (Flow, 1),
             (Close, 1),
             (Err, 1),
-            (ErrConnection, 1),
+            (ErrConnection, 2),
         ],
     }
 }

@@ -228,7 +228,9 @@ fn advance(content: &mut Option<Content>, kind: u8, payload: &[u8], oracle: &Ora
         let header = ContentHeader::peek(payload).ok_or("a content header that is cut short")?;
         let properties = payload.get(12..).and_then(|rest| BasicProperties::parse(rest).ok());
         content.left = header.body_size;
-        content.id = Some(oracle.find(properties.and_then(|p| p.message_id))?);
+        // Clients leave the id out only where the broker will refuse the message.
+        let id = properties.and_then(|p| p.message_id);
+        content.id = id.map(|id| oracle.find(Some(id))).transpose()?;
     } else {
         let size = payload.len() as u64;
         content.left = content.left.checked_sub(size).ok_or("more body than announced")?;
