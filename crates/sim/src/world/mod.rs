@@ -157,6 +157,16 @@ impl World {
             possible: Vec::new(),
             hurry: false,
         };
+        let limits = &world.scenario.limits;
+        world.trace.line(format_args!(
+            "{} workers, idle after {:?}, auth_ttl {:?}, at most {} idle channels, {} channels on each of {} upstreams",
+            world.scenario.workers,
+            limits.idle_timeout,
+            limits.auth_ttl,
+            limits.idle_channels,
+            limits.upstream_channels,
+            limits.pool_connections
+        ));
         for place in 0..world.scenario.clients {
             world.arrive(place)?;
         }
