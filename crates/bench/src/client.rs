@@ -63,10 +63,15 @@ impl Client {
 
     /// Waits until the broker has taken in everything sent before on the channel.
     pub(crate) fn prove(&mut self) -> Result<()> {
+        self.declare(crate::messages::QUEUE, true)
+    }
+
+    /// Declares a durable queue, or asks whether it is there.
+    pub(crate) fn declare(&mut self, queue: &[u8], passive: bool) -> Result<()> {
         let declare = queue::Declare {
-            queue: crate::messages::QUEUE,
-            passive: true,
-            durable: false,
+            queue,
+            passive,
+            durable: true,
             exclusive: false,
             auto_delete: false,
             no_wait: false,

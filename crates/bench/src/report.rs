@@ -57,9 +57,21 @@ pub(crate) fn print(plan: &Plan, all: &[Series]) {
         println!("{:>18}", ratio(plan, &row, |s| s.proxy_ns));
         let load = micros(median_of(row.iter().copied(), |s| s.load_ns));
         let broker = micros(median_of(row.iter().copied(), |s| s.broker_ns));
-        println!("  (load generator {load}, null broker {broker})\n");
+        println!("  (load generator {load}, null broker {broker}{})\n", connections(plan, &row));
     }
     println!("HAProxy runs twice in every round: the difference of its two columns is the noise.");
+}
+
+/// How many connections the broker saw from Warren in a round. Consumers that could not keep up have one each: what is
+/// measured then is not the sharing.
+fn connections(plan: &Plan, row: &[&Series]) -> String {
+    let warren: Vec<&Series> =
+        row.iter().copied().filter(|series| plan.ways[series.way].0 == Kind::Warren).collect();
+    if warren.is_empty() {
+        return String::new();
+    }
+    let opened = median_of(warren, |s| s.broker_connections);
+    format!("; Warren opened {opened} broker connections in a round")
 }
 
 /// Warren's median over that of all HAProxy samples.

@@ -20,6 +20,8 @@ pub(crate) struct Sample {
     /// CPU of the load generator and of the null broker: to see that it is not them who are measured.
     pub(crate) load_ns: f64,
     pub(crate) broker_ns: f64,
+    /// Connections that the broker accepted meanwhile, in all.
+    pub(crate) broker_connections: f64,
 }
 
 /// All samples of one work on one way.
@@ -118,6 +120,7 @@ impl Bench {
             proxy_ns: proxy_cpu as f64 / total,
             load_ns: number(&done, 2)?.saturating_sub(load_cpu) as f64 / total,
             broker_ns: after.cpu.saturating_sub(before.cpu) as f64 / total,
+            broker_connections: (after.connections - before.connections) as f64,
         })
     }
 }
@@ -144,6 +147,8 @@ struct Taken {
     messages: u64,
     /// Octets of bodies.
     octets: u64,
+    /// Connections accepted.
+    connections: u64,
     /// CPU time, in nanoseconds.
     cpu: u64,
 }
@@ -155,6 +160,7 @@ impl Taken {
         Ok(Taken {
             messages: number(&counts, 0)?,
             octets: number(&counts, 1)?,
+            connections: number(&counts, 2)?,
             cpu: cpu::of_process(broker.pid())? + number(&counts, 4)?,
         })
     }

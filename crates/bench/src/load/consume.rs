@@ -18,8 +18,10 @@ pub(super) struct Consumer {
 
 impl Consumer {
     pub(super) fn new(args: &Args, number: usize) -> Result<Self> {
-        let client = Client::connect(args.port, &client::properties(), Vec::new())?;
+        let mut client = Client::connect(args.port, &client::properties(), Vec::new())?;
         let queue = queue_name(args.size, args.count, &format!("{}-{number}", args.id));
+        // As most consumers do. A proxy that moves consumers has to know that the queue outlives them.
+        client.declare(queue.as_bytes(), false)?;
         Ok(Consumer { client, queue, messages: args.count, body_octets: args.count * args.size as u64 })
     }
 }
