@@ -11,14 +11,12 @@ use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId, UpstreamId};
 use crate::tags::TagSet;
 use crate::timers::TimerKey;
-use crate::upstream::{Incoming, Pending, Purpose, Stage, UpChannel};
+use crate::upstream::{Incoming, Pending, Purpose, REPLY_TO, Stage, UpChannel};
 
 /// How long a channel that nobody uses may take to prove what was sent on it.
 const ORPHAN_FOR: Duration = Duration::from_secs(30);
 /// Publishing connections of one tenant grow with load up to this number: a broker reads each with one process.
 const MOST_PUBLISHING: usize = 4;
-/// The queue that everybody may declare passively (direct reply-to): a barrier that works on every broker.
-const REPLY_TO: &[u8] = b"amq.rabbitmq.reply-to";
 
 /// Kinds of bind, as in [`crate::metrics::BIND_KINDS`].
 const REUSED: usize = 0;
@@ -108,7 +106,12 @@ impl Engine {
         let found = if purpose == Purpose::Lane {
             self.want_lane(session).and_then(|lane| self.open_channel(lane)).map(|up| (up, OPENED))
         } else {
-            self.reuse(tenant, purpose, mode).map(|up| (up, REUSED)).or_else(|| {
+            let mut idle = self.reuse(tenant, purpose, mode);
+            if purpose == Purpose::Control {
+                // Requests do not mind the mode.
+                idle = idle.or_else(|| self.reuse(tenant, purpose, Mode::Confirm));
+            }
+            idle.map(|up| (up, REUSED)).or_else(|| {
                 let upstream = self.least_loaded(tenant, purpose)?;
                 self.open_channel(upstream).map(|up| (up, OPENED))
             })
@@ -203,12 +206,12 @@ impl Engine {
             dirty: false,
             unproven: false,
             unconfirmed: TagSet::default(),
+            barrier_after: 0,
             unacked: TagSet::starting_at(1),
             pending: [Pending::Open].into(),
             incoming: Incoming::None,
             applied_prefetch: None,
             applied_global: None,
-            discarding: false,
             withheld: Vec::new(),
             deadline: None,
         });
@@ -235,13 +238,21 @@ impl Engine {
 
     /// The mode that the client selected, told upstream before the first publish that needs it.
     pub(crate) fn sync_mode(&mut self, id: ChannelId, up: UpChannelId) {
-        let state = &mut self.up_channels[up];
-        if self.channels[id].mode == Mode::Confirm && state.mode == Mode::Plain {
-            state.mode = Mode::Confirm;
-            state.unconfirmed = TagSet::starting_at(1);
-            let (upstream, number) = (state.upstream, state.number);
+        if self.channels[id].mode == Mode::Confirm && self.up_channels[up].mode == Mode::Plain {
+            self.mode_selected(up);
+            let (upstream, number) = (self.up_channels[up].upstream, self.up_channels[up].number);
             let select = Method::ConfirmSelect(confirm::Select { no_wait: true });
             self.tell_upstream(upstream, number, select);
+        }
+    }
+
+    /// The broker counts publishes on this channel from now on; a second select does not begin again.
+    pub(crate) fn mode_selected(&mut self, up: UpChannelId) {
+        let state = &mut self.up_channels[up];
+        if state.mode == Mode::Plain {
+            state.mode = Mode::Confirm;
+            state.unconfirmed = TagSet::starting_at(1);
+            state.barrier_after = 0;
         }
     }
 
@@ -249,6 +260,7 @@ impl Engine {
     pub(crate) fn send_barrier(&mut self, up: UpChannelId) {
         let state = &mut self.up_channels[up];
         state.unproven = false;
+        state.barrier_after = state.unconfirmed.next() - 1;
         state.pending.push_back(Pending::Barrier);
         let (upstream, number) = (state.upstream, state.number);
         self.metrics.barriers += 1;
@@ -296,7 +308,7 @@ impl Engine {
         let deadline = self.now + ORPHAN_FOR;
         state.deadline = Some(deadline);
         self.wheel.schedule(deadline, TimerKey::UpChannel(up));
-        if !matches!(state.pending.back(), Some(Pending::Barrier)) || state.unproven {
+        if !state.is_routed() && !state.barrier_is_out() {
             self.send_barrier(up);
         }
     }

@@ -257,10 +257,7 @@ impl Engine {
             return;
         };
         state.incoming = if missing == 0 { Incoming::None } else { Incoming::Body(missing) };
-        if state.discarding {
-            state.discarding = missing > 0;
-            return;
-        }
+
         let Some(channel) = state.owner else {
             return self.orphan_progress(up);
         };

@@ -1,6 +1,6 @@
 //! The record of a client's channel: what the client has established, plus a binding that can change.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::ids::{SessionId, UpChannelId};
 use crate::outbox::Outbox;
@@ -45,8 +45,8 @@ pub(crate) enum Switch {
     None,
     /// The present binding must prove what it has before the next one is used.
     Proving { to: Purpose, why: usize },
-    /// The present binding must prove what it has before acks go to an older one.
-    ProvingForAck,
+    /// The present binding must prove what it has before the next frame: an ack for an older binding, or an error.
+    ProvingFirst,
     /// A binding for this purpose is awaited.
     Binding { why: usize, rebound: bool },
     /// Replies to earlier requests are awaited, from another binding or before an error.
@@ -56,7 +56,6 @@ pub(crate) enum Switch {
 /// A consumer and all that is needed to begin it again elsewhere.
 #[derive(Debug)]
 pub(crate) struct Consumer {
-    /// Empty until the broker has named it.
     pub(crate) tag: Box<[u8]>,
     pub(crate) queue: Box<[u8]>,
     pub(crate) no_local: bool,
@@ -70,8 +69,8 @@ pub(crate) struct Consumer {
     pub(crate) state: ConsumerState,
     /// Direct reply-to: its deliveries do not count, and it cannot move.
     pub(crate) reply_to: bool,
-    /// Known to survive its last consumer, so that it can be cancelled and begun again.
-    pub(crate) movable: bool,
+    /// It must stay where it is: exclusive, direct reply-to, or on a stream.
+    pub(crate) fixed: bool,
 }
 
 /// Where a consumer is on its way between two bindings.
@@ -83,10 +82,10 @@ pub(crate) enum ConsumerState {
     Active,
     /// Being moved: cancel-ok of the old binding is awaited.
     Cancelling,
-    /// Being moved: what the old binding delivered must be settled, because its prefetch is small.
-    Settling,
+    /// Being moved: what the old binding delivered, up to a tag of its, must be settled, because its prefetch is small.
+    Settling { through: u64 },
     /// The client has cancelled it; its cancel-ok is awaited.
-    Ending { answer: bool },
+    Ending,
 }
 
 /// An error that closes a channel: code, text, class and method.
@@ -95,6 +94,15 @@ pub(crate) struct ChannelFault {
     pub(crate) code: u16,
     pub(crate) text: Vec<u8>,
     pub(crate) at: (u16, u16),
+}
+
+/// What a transaction has settled so far. It counts only once the broker has committed it.
+#[derive(Debug, Default)]
+pub(crate) struct Transaction {
+    /// Deliveries, by binding and its number.
+    pub(crate) settled: BTreeSet<(UpChannelId, u64)>,
+    /// Frames for older bindings, which know nothing of the transaction: they follow its commit.
+    pub(crate) deferred: Vec<(UpChannelId, Vec<u8>)>,
 }
 
 /// One client's channel.
@@ -142,6 +150,8 @@ pub(crate) struct Channel {
     pub(crate) silent: VecDeque<UpChannelId>,
     /// Frames of Warren's own that wait for the speaking one.
     pub(crate) afterwards: Vec<u8>,
+    /// An open transaction.
+    pub(crate) tx: Option<Box<Transaction>>,
     /// An error that waits for the content that is under way towards the client.
     pub(crate) fault: Option<Box<ChannelFault>>,
 }
@@ -178,6 +188,7 @@ impl Channel {
             speaking: None,
             silent: VecDeque::new(),
             afterwards: Vec::new(),
+            tx: None,
             fault: None,
         }
     }
@@ -187,6 +198,7 @@ impl Channel {
     pub(crate) fn flows(&self) -> bool {
         self.standing == Standing::Open
             && self.switch == Switch::None
+            && self.fault.is_none()
             && self.held.is_empty()
             && self.current.is_some()
     }
@@ -207,8 +219,20 @@ impl Channel {
         Some(at)
     }
 
+    /// Nothing is on its way that the order of answers depends on: replies, names, contents, consumers that begin
+    /// or end (RabbitMQ closes the connection for a cancel before its consume-ok).
+    pub(crate) fn is_quiet(&self) -> bool {
+        let between = |c: &Consumer| {
+            matches!(c.state, ConsumerState::Starting | ConsumerState::Cancelling | ConsumerState::Ending)
+        };
+        self.awaiting == 0
+            && self.naming == 0
+            && self.speaking.is_none()
+            && !self.consumers.iter().any(between)
+    }
+
     /// Whether anything of it lives on this binding besides numbers.
     pub(crate) fn consumes_on(&self, up: UpChannelId) -> bool {
-        self.consumers.iter().any(|c| c.up == up && c.state != ConsumerState::Settling)
+        self.consumers.iter().any(|c| c.up == up)
     }
 }

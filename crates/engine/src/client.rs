@@ -191,7 +191,13 @@ impl Engine {
         }
         let session = channel.session;
         let payload = &frame[HEADER_LEN..frame.len() - 1];
-        let result = match (frame[0], channel.content) {
+        if frame[0] == FRAME_METHOD && channel.content != Content::None && self.has_left(session) {
+            // The end of a session in the middle of a content: what is not complete is dropped.
+            let channel = &mut self.channels[id];
+            channel.content = Content::None;
+            channel.assembly = None;
+        }
+        let result = match (frame[0], self.channels[id].content) {
             (FRAME_METHOD, Content::None) => match Method::parse(payload) {
                 Ok(method) => self.client_method(id, method, frame),
                 Err(error) => return self.bad_method(session, error),
@@ -207,6 +213,11 @@ impl Engine {
         }
     }
 
+    /// Whether a session has closed its connection or is gone; its channels may still have work to do.
+    fn has_left(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_none_or(|s| matches!(s.phase, Phase::Leaving | Phase::Gone))
+    }
+
     /// A mistake of a client reaches that client alone.
     fn client_fault(&mut self, id: ChannelId, fault: &Fault, frame: &[u8]) {
         let channel = &mut self.channels[id];
@@ -214,6 +225,11 @@ impl Engine {
         if channel.awaiting > 0 || channel.speaking.is_some() {
             // Answers to earlier requests come first, and a content that is under way.
             channel.switch = Switch::Awaiting;
+            self.hold(id, frame);
+            return;
+        }
+        if self.prove_first(id) {
+            // So do errors and returns of what was sent before.
             self.hold(id, frame);
             return;
         }
@@ -318,14 +334,18 @@ impl Engine {
         let channel = &mut self.channels[id];
         channel.standing = Standing::Refused;
         channel.switch = Switch::None;
-        channel.held = Vec::new();
+        let closed_already = ends_with_close(&std::mem::take(&mut channel.held));
         channel.content = Content::None;
         channel.assembly = None;
         channel.consumers = Vec::new();
         channel.awaiting = 0;
         channel.naming = 0;
         self.unhold(session);
-        if self.sessions.get(session).is_none_or(|s| s.phase != Phase::Running) {
+        if closed_already {
+            // Its close had come and waited its turn: both closes cross.
+            self.tell_channel(id, Method::ChannelCloseOk);
+        }
+        if closed_already || self.sessions.get(session).is_none_or(|s| s.phase != Phase::Running) {
             self.remove_channel(id);
         }
     }
@@ -367,4 +387,15 @@ impl Engine {
         session.told_blocked = true;
         self.tell_client(id, 0, Method::ConnectionBlocked(connection::Blocked { reason }));
     }
+}
+
+/// Whether the last of these frames is channel.close.
+fn ends_with_close(frames: &[u8]) -> bool {
+    let mut at = 0;
+    let mut close = false;
+    while let Ok(Some(frame)) = next_frame(frames, at, u32::MAX) {
+        close = frame.kind == FRAME_METHOD && method_id(frame.payload(frames)) == Some(channel::CLOSE);
+        at = frame.end;
+    }
+    close
 }

@@ -27,15 +27,25 @@ impl Engine {
     ) -> Result<Flow, Fault> {
         let at = (60, 20);
         let Some(queue) = self.queue_name(id, consume.queue, at)? else { return Ok(Flow::Hold) };
-        let tag = consume.consumer_tag;
-        let known = self.channels[id].consumer(tag).map(|at| self.channels[id].consumers[at].state);
-        let in_use = known.is_some_and(|state| !matches!(state, ConsumerState::Ending { .. }));
-        if !tag.is_empty() && in_use {
+        let named =
+            if consume.consumer_tag.is_empty() { self.consumer_tag() } else { consume.consumer_tag.into() };
+        let tag = &*named;
+        if let Some(at_index) = self.channels[id].consumer(tag) {
+            if self.channels[id].consumers[at_index].state == ConsumerState::Ending {
+                // The tag is free when cancel-ok has come.
+                self.channels[id].switch = Switch::Awaiting;
+                return Ok(Flow::Hold);
+            }
             let detail = format!("attempt to reuse consumer tag '{}'", String::from_utf8_lossy(tag));
             return Err(Fault::connection(530, detail, at));
         }
         let reply_to = *queue == *REPLY_TO;
-        let need = if reply_to {
+        let session = self.channels[id].session;
+        let has_lane = self.sessions.get(session).is_some_and(|s| s.lane.is_some());
+        let need = if reply_to && has_lane {
+            // Where exclusive queues are, so that the channel need not leave its replies behind for them.
+            Need::Lane
+        } else if reply_to {
             Need::ConsumeAndPublish
         } else {
             match self.need_for_queue(id, &queue) {
@@ -52,7 +62,7 @@ impl Engine {
         }
         let prefetch = self.channels[id].prefetch;
         self.apply_prefetch(id, up, prefetch);
-        let movable = !reply_to && !consume.exclusive && self.survives_its_consumers(id, &queue);
+        let fixed = reply_to || consume.exclusive || consume.arguments.get(b"x-stream-offset").is_some();
         let channel = &mut self.channels[id];
         channel.pinned |= reply_to;
         channel.consumers.push(Consumer {
@@ -66,12 +76,17 @@ impl Engine {
             up,
             state: ConsumerState::Starting,
             reply_to,
-            movable,
+            fixed,
         });
         self.up_channels[up].dirty = true;
         let note = Note::Consume { tag: tag.into() };
         // Its tag must be known, even when the client does not wait for it.
-        let method = Method::BasicConsume(basic::Consume { queue: &queue, no_wait: false, ..*consume });
+        let method = Method::BasicConsume(basic::Consume {
+            queue: &queue,
+            consumer_tag: tag,
+            no_wait: false,
+            ..*consume
+        });
         if consume.no_wait {
             self.ask_quietly(up, note, method);
         } else {
@@ -80,9 +95,10 @@ impl Engine {
         Ok(Flow::Done)
     }
 
-    /// Whether a queue is known to outlive its last consumer, so that a consumer can be moved.
-    fn survives_its_consumers(&self, id: ChannelId, queue: &[u8]) -> bool {
-        self.channel_tenant(id).is_some_and(|t| self.tenants[t].durable_names.contains(queue))
+    /// A name for a consumer that its client leaves to the broker: Warren must know it before the broker answers.
+    fn consumer_tag(&mut self) -> Box<[u8]> {
+        let (a, b) = (self.random.next(), self.random.next());
+        format!("amq.ctag-{a:016x}{b:016x}").into_bytes().into()
     }
 
     pub(crate) fn client_cancels(
@@ -99,22 +115,18 @@ impl Engine {
             }
             return Ok(Flow::Done);
         };
-        let consumer = &mut self.channels[id].consumers[at];
-        let up = consumer.up;
-        match consumer.state {
-            ConsumerState::Cancelling => consumer.state = ConsumerState::Ending { answer },
-            ConsumerState::Settling => {
+        let (up, state) = (self.channels[id].consumers[at].up, self.channels[id].consumers[at].state);
+        match state {
+            ConsumerState::Settling { .. } => {
                 self.channels[id].consumers.remove(at);
                 if answer {
                     self.answer(id, Method::BasicCancelOk(basic::CancelOk { consumer_tag: tag }));
                 }
                 self.retire_if_done(id, up);
+                Ok(Flow::Done)
             }
-            ConsumerState::Starting | ConsumerState::Active => {
-                if answer && !self.may_ask(id, up) {
-                    return Ok(Flow::Hold);
-                }
-                self.channels[id].consumers[at].state = ConsumerState::Ending { answer: false };
+            ConsumerState::Active if !answer || self.may_ask(id, up) => {
+                self.channels[id].consumers[at].state = ConsumerState::Ending;
                 let note = Note::Cancel { tag: tag.into() };
                 let method = Method::BasicCancel(basic::Cancel { consumer_tag: tag, no_wait: false });
                 if answer {
@@ -122,14 +134,14 @@ impl Engine {
                 } else {
                     self.ask_quietly(up, note, method);
                 }
+                Ok(Flow::Done)
             }
-            ConsumerState::Ending { .. } => {
-                if answer {
-                    self.answer(id, Method::BasicCancelOk(basic::CancelOk { consumer_tag: tag }));
-                }
+            _ => {
+                // It is beginning, moving or ending already.
+                self.channels[id].switch = Switch::Awaiting;
+                Ok(Flow::Hold)
             }
         }
-        Ok(Flow::Done)
     }
 
     /// basic.ack, the everyday way: one binding, a tag that is outstanding.
@@ -137,7 +149,7 @@ impl Engine {
     pub(crate) fn ack_run(&mut self, id: ChannelId, buf: &mut [u8], frame: &Frame) -> Option<usize> {
         let channel = &self.channels[id];
         let up = channel.current?;
-        if !channel.deliveries.only(up) || frame.payload(buf).len() != TAG_AT + 9 {
+        if !channel.deliveries.only(up) || channel.tx.is_some() || frame.payload(buf).len() != TAG_AT + 9 {
             return None;
         }
         let at = frame.start + HEADER_LEN + TAG_AT;
@@ -172,23 +184,28 @@ impl Engine {
         frame: &[u8],
         at: (u16, u16),
     ) -> Result<Flow, Fault> {
-        let unknown = || Fault::channel(406, format!("unknown delivery tag {tag}"), at);
-        let through: Vec<(UpChannelId, u64)> = if tag == 0 && multiple {
-            let outstanding = |up: &UpChannelId| Some((*up, self.up_channels.get(*up)?.unacked.highest()?));
-            self.channels[id].bindings().iter().filter_map(outstanding).collect()
+        let channel = &self.channels[id];
+        let through = if tag == 0 && multiple {
+            // All that was written to the client.
+            self.outstanding_through(id, channel.next_delivery - 1)
         } else {
-            let segment = self.channels[id].deliveries.find(tag).filter(|_| tag > 0).ok_or_else(unknown)?;
-            let up_tag = segment.up_number(tag);
-            let known = self.up_channels.get(segment.up).is_some_and(|s| s.unacked.contains(up_tag));
-            if !known || tag >= self.channels[id].next_delivery {
-                return Err(unknown());
-            }
-            if multiple { self.outstanding_through(id, tag) } else { vec![(segment.up, up_tag)] }
+            let known = channel.deliveries.find(tag).filter(|_| tag > 0);
+            let known =
+                known.map(|s| (s.up, s.up_number(tag))).filter(|(up, t)| self.is_outstanding(id, *up, *t));
+            let unknown = || Fault::channel(406, format!("unknown delivery tag {tag}"), at);
+            let one = known.ok_or_else(unknown)?;
+            if multiple { self.outstanding_through(id, tag) } else { vec![one] }
         };
         if self.prove_before_ack(id, &through) {
             return Ok(Flow::Hold);
         }
         for (up, up_tag) in through {
+            let mut copy = frame.to_vec();
+            put_u64(&mut copy, HEADER_LEN + TAG_AT, up_tag);
+            if self.channels[id].tx.is_some() {
+                self.settle_in_transaction(id, up, up_tag, multiple, copy);
+                continue;
+            }
             let state = &mut self.up_channels[up];
             let settled = if multiple {
                 state.unacked.settle_through(up_tag) > 0
@@ -196,27 +213,50 @@ impl Engine {
                 state.unacked.settle(up_tag)
             };
             if settled {
-                let mut copy = frame.to_vec();
-                put_u64(&mut copy, HEADER_LEN + TAG_AT, up_tag);
                 self.pass_frame(up, &copy);
             }
             self.retire_if_done(id, up);
         }
+        self.forget_settled(id);
         Ok(Flow::Done)
+    }
+
+    /// Drops segments of which nothing is outstanding, once there are many.
+    fn forget_settled(&mut self, id: ChannelId) {
+        if !self.channels[id].deliveries.has_grown() {
+            return;
+        }
+        let up_channels = &self.up_channels;
+        self.channels[id].deliveries.retain(|segment| {
+            let last = segment.up_number(segment.last);
+            let Some(state) = up_channels.get(segment.up) else { return false };
+            state
+                .unacked
+                .iter()
+                .skip_while(|t| *t < segment.first_up)
+                .take_while(|t| *t <= last)
+                .next()
+                .is_some()
+        });
+    }
+
+    /// Whether a delivery is the client's to settle.
+    fn is_outstanding(&self, id: ChannelId, up: UpChannelId, up_tag: u64) -> bool {
+        let known = self.up_channels.get(up).is_some_and(|s| s.unacked.contains(up_tag));
+        known && self.channels[id].tx.as_ref().is_none_or(|tx| !tx.settled.contains(&(up, up_tag)))
     }
 
     /// For each binding, the highest outstanding tag among the client's tags up to `tag`.
     fn outstanding_through(&self, id: ChannelId, tag: u64) -> Vec<(UpChannelId, u64)> {
         let mut through: Vec<(UpChannelId, u64)> = Vec::new();
-        for (segment, last) in self.channels[id].deliveries.ranges() {
+        for segment in self.channels[id].deliveries.iter() {
             if segment.first > tag {
                 break;
             }
-            let Some(state) = self.up_channels.get(segment.up) else {
-                continue;
-            };
-            let limit = segment.up_number(last.min(tag));
-            let Some(highest) = state.unacked.iter().take_while(|t| *t <= limit).last() else {
+            let Some(state) = self.up_channels.get(segment.up) else { continue };
+            let limit = segment.up_number(segment.last.min(tag));
+            let outstanding = state.unacked.iter().take_while(|t| *t <= limit);
+            let Some(highest) = outstanding.filter(|t| self.is_outstanding(id, segment.up, *t)).last() else {
                 continue;
             };
             match through.iter_mut().find(|(up, _)| *up == segment.up) {
@@ -227,21 +267,73 @@ impl Engine {
         through
     }
 
+    /// In a transaction nothing is settled before the commit. Bindings that know nothing of it hear of it then.
+    fn settle_in_transaction(
+        &mut self,
+        id: ChannelId,
+        up: UpChannelId,
+        up_tag: u64,
+        multiple: bool,
+        frame: Vec<u8>,
+    ) {
+        let tags: Vec<u64> = if multiple {
+            self.up_channels[up].unacked.iter().take_while(|t| *t <= up_tag).collect()
+        } else {
+            vec![up_tag]
+        };
+        let channel = &mut self.channels[id];
+        let current = channel.current == Some(up);
+        let Some(tx) = channel.tx.as_deref_mut() else { return };
+        tx.settled.extend(tags.into_iter().map(|t| (up, t)));
+        if current {
+            self.pass_frame(up, &frame);
+        } else {
+            tx.deferred.push((up, frame));
+        }
+    }
+
+    /// tx.commit-ok: what the transaction settled is settled.
+    pub(crate) fn committed(&mut self, id: ChannelId) {
+        let Some(tx) = self.channels.get_mut(id).and_then(|c| c.tx.as_deref_mut()) else { return };
+        let tx = std::mem::take(tx);
+        for (up, frame) in tx.deferred {
+            if self.up_channels.contains_key(up) {
+                self.pass_frame(up, &frame);
+            }
+        }
+        for (up, tag) in tx.settled {
+            if let Some(state) = self.up_channels.get_mut(up) {
+                state.unacked.settle(tag);
+            }
+            self.retire_if_done(id, up);
+        }
+    }
+
+    /// tx.rollback-ok: what the transaction settled is outstanding again.
+    pub(crate) fn rolled_back(&mut self, id: ChannelId) {
+        if let Some(tx) = self.channels.get_mut(id).and_then(|c| c.tx.as_deref_mut()) {
+            *tx = crate::channel::Transaction::default();
+        }
+    }
+
     /// An ack that goes to another binding than the publishes before it must not overtake them: the message that
     /// it settles may be the reason for a publish that is not routed yet.
     fn prove_before_ack(&mut self, id: ChannelId, through: &[(UpChannelId, u64)]) -> bool {
-        let Some(current) = self.channels[id].current else {
-            return false;
-        };
-        if through.iter().all(|(up, _)| *up == current) {
+        let current = self.channels[id].current;
+        let elsewhere = through.iter().any(|(up, _)| Some(*up) != current);
+        elsewhere && self.channels[id].tx.is_none() && self.prove_first(id)
+    }
+
+    /// Has the present binding prove what it has before the channel goes on. `false`: nothing is left to prove.
+    pub(crate) fn prove_first(&mut self, id: ChannelId) -> bool {
+        let Some(up) = self.channels[id].current else { return false };
+        if self.up_channels[up].is_routed() {
             return false;
         }
-        let state = &self.up_channels[current];
-        if !state.unproven && state.unconfirmed.is_empty() {
-            return false;
+        self.channels[id].switch = Switch::ProvingFirst;
+        if !self.up_channels[up].barrier_is_out() {
+            self.send_barrier(up);
         }
-        self.channels[id].switch = Switch::ProvingForAck;
-        self.send_barrier(current);
         true
     }
 

@@ -8,6 +8,7 @@ use crate::buf::Input;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, SessionId, UpChannelId, UpstreamId};
 use crate::outbox::Outbox;
+use crate::session::Phase;
 
 /// A run at least this long is kept by reference: below it, copying is cheaper than pinning a whole block and
 /// taking the buffer out of circulation (docs/spikes.md).
@@ -18,6 +19,9 @@ const TURN: usize = 64 * 1024;
 
 /// Octets that wait for a client before an upstream that it uses alone is read no more.
 const HOLD_BACK_FROM: usize = 1 << 20;
+
+/// A connection with more channels in use than this counts as shared without a look at whose they are.
+const FEW: usize = 16;
 
 /// Where a run of the input goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +87,10 @@ impl Engine {
 
     fn outbox_of(&mut self, to: To) -> Option<&mut Outbox> {
         match to {
-            To::Session(id) => self.sessions.get_mut(id).map(|s| &mut s.outbox),
+            To::Session(id) => {
+                let session = self.sessions.get_mut(id).filter(|s| s.phase != Phase::Gone);
+                session.map(|s| &mut s.outbox)
+            }
             To::Upstream(id) => self.upstreams.get_mut(id).map(|u| &mut u.outbox),
             To::Assembly(id) => self.channels.get_mut(id)?.assembly.as_deref_mut(),
             To::Complete(_) => None,
@@ -107,9 +114,19 @@ impl Engine {
 
     /// Writes frames of Warren's own to a client.
     pub(crate) fn send_client(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(session) = self.sessions.get_mut(id) {
+        self.send_client_from(id, None, write);
+    }
+
+    /// Writes frames to a client that come from an upstream, the slower way.
+    pub(crate) fn send_client_from(
+        &mut self,
+        id: SessionId,
+        source: Option<Link>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if let Some(session) = self.sessions.get_mut(id).filter(|s| s.phase != Phase::Gone) {
             session.outbox.write_with(write);
-            self.session_outbox_grew(id, None);
+            self.session_outbox_grew(id, source);
         }
     }
 
@@ -163,9 +180,8 @@ impl Engine {
     }
 
     fn session_outbox_grew(&mut self, id: SessionId, source: Option<Link>) {
-        let Some(session) = self.sessions.get_mut(id) else {
-            return;
-        };
+        let session = self.sessions.get_mut(id).filter(|s| s.phase != Phase::Gone);
+        let Some(session) = session else { return };
         if !session.flushing {
             session.flushing = true;
             self.commands.push_back(Command::Flush(Link::Session(id)));
@@ -197,6 +213,9 @@ impl Engine {
 
     fn uses_alone(&self, up: UpstreamId, id: SessionId) -> bool {
         let upstream = &self.upstreams[up];
+        if upstream.session.is_none() && upstream.busy() > FEW {
+            return false;
+        }
         let session_of = |c: UpChannelId| {
             let owner = self.up_channels.get(c)?.owner?;
             Some(self.channels.get(owner)?.session)

@@ -155,7 +155,7 @@ impl Engine {
             waiting: std::collections::VecDeque::new(),
             sessions: 0,
             last_used: self.now,
-            durable_names: Names::default(),
+            lasting: Names::default(),
         });
         self.logins[login].tenants.insert(vhost.into(), id);
         id

@@ -60,8 +60,8 @@ impl Engine {
             renumber(&mut buf[first.start..end], state.number);
         }
         if channel.mode == Mode::Confirm {
-            // One note serves all of them: they are neighbours on both sides.
-            channel.publishes.note(channel.next_publish, up, state.unconfirmed.next());
+            // They are neighbours on both sides.
+            channel.publishes.note_run(channel.next_publish, up, state.unconfirmed.next(), count);
             channel.next_publish += count;
             (0..count).for_each(|_| _ = state.unconfirmed.push(true));
         } else {

@@ -7,7 +7,7 @@ use crate::config::CloseMode;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, UpChannelId};
 use crate::session::Phase;
-use crate::upstream::{Pending, Purpose};
+use crate::upstream::Purpose;
 
 impl Engine {
     /// channel.close from the client, or connection.close: close-ok follows when what it published is known to
@@ -73,7 +73,7 @@ impl Engine {
         } else if state.is_proven() {
             self.drop_binding(id, up);
             self.leave(up);
-        } else if !matches!(state.pending.back(), Some(Pending::Barrier)) || state.unproven {
+        } else if !state.is_routed() && !state.barrier_is_out() {
             self.send_barrier(up);
         }
     }
@@ -95,12 +95,7 @@ impl Engine {
         let proven = match self.up_channels.get(up) {
             None => true,
             Some(state) if state.closing => return,
-            Some(state) => {
-                let barrier = state.pending.iter().any(|p| matches!(p, Pending::Barrier));
-                let confirmed =
-                    state.mode == Mode::Confirm && state.unconfirmed.is_empty() && !state.unproven;
-                !barrier || confirmed
-            }
+            Some(state) => state.is_routed() || state.mode == Mode::Confirm && state.is_settled(),
         };
         if proven {
             self.drop_binding(id, up);

@@ -4,10 +4,11 @@ use warren_wire::content::write_body;
 use warren_wire::frame::{FRAME_BODY, FRAME_END, HEADER_LEN, put_u64, set_channel};
 use warren_wire::method::{Method, basic, channel};
 
+use crate::api::Link;
 use crate::channel::{ConsumerState, Standing};
 use crate::dial;
 use crate::engine::Engine;
-use crate::ids::{ChannelId, UpChannelId};
+use crate::ids::{ChannelId, SessionId, UpChannelId};
 use crate::upstream::{Incoming, Note, Pending};
 
 impl Engine {
@@ -16,7 +17,9 @@ impl Engine {
         match method {
             Method::ChannelClose(close) => self.broker_closes_channel(up, &close),
             Method::ChannelCloseOk => self.broker_closed_channel(up),
-            _ if self.up_channels[up].closing => self.closing_method(up, method),
+            _ if self.up_channels[up].closing && self.up_channels[up].owner.is_none() => {
+                self.closing_method(up, method);
+            }
             Method::BasicDeliver(deliver) => self.deliver(up, &deliver, frame),
             Method::BasicReturn(_) => self.returned(up, frame),
             Method::BasicAck(ack) => self.confirmed(up, ack.delivery_tag, ack.multiple, frame),
@@ -27,44 +30,63 @@ impl Engine {
         }
     }
 
-    /// A channel that Warren is closing still delivers until its close-ok: contents are walked over, the rest is
-    /// of no interest.
+    /// A channel that Warren is closing and that nobody listens to still delivers until its close-ok: contents are
+    /// walked over, the rest is of no interest.
     fn closing_method(&mut self, up: UpChannelId, method: Method<'_>) {
         if matches!(method, Method::BasicDeliver(_) | Method::BasicReturn(_) | Method::BasicGetOk(_)) {
-            let state = &mut self.up_channels[up];
-            state.incoming = Incoming::Header;
-            state.discarding = true;
+            self.up_channels[up].incoming = Incoming::Header;
         }
     }
 
-    /// A reply, in the order of the requests.
+    /// A reply: to the first request that it can be the answer to.
     fn reply(&mut self, up: UpChannelId, method: Method<'_>, frame: &[u8]) {
-        let Some(pending) = self.up_channels[up].pending.pop_front() else {
-            let upstream = self.up_channels[up].upstream;
+        let state = &mut self.up_channels[up];
+        if matches!(state.pending.front(), Some(Pending::Open)) && !matches!(method, Method::ChannelOpenOk) {
+            // An answer to what the number's last owner asked (LavinMQ answers a barrier after channel.close).
+            return;
+        }
+        let found = state.pending.iter().position(|p| p.is_answered_by(&method));
+        let (upstream, owner) = (state.upstream, state.owner);
+        let Some(pending) = found.and_then(|at| state.pending.remove(at)) else {
             self.abort_upstream(upstream, dial::BROKER, "it answered what was not asked");
             return;
         };
-        let owner = self.up_channels[up].owner;
+        if found != Some(0) {
+            self.earlier_answers(up, found.unwrap_or(0));
+        }
         match (pending, owner) {
-            (Pending::Open, _) => {}
             (Pending::Barrier, Some(channel)) => {
                 self.barrier_back(channel, up);
                 self.closing_progress(channel, up);
             }
-            (Pending::Client(note), Some(channel)) => self.client_reply(channel, up, &note, method, frame),
-            (Pending::Own(note), Some(channel)) => {
+            (Pending::Client(_, note), Some(channel)) => self.client_reply(channel, up, &note, method, frame),
+            (Pending::Own(_, note), Some(channel)) => {
                 self.noted(channel, up, &note, method);
                 self.resume_answered(channel);
+                self.closing_progress(channel, up);
             }
-            (Pending::Client(Note::Get { no_ack }), None) => self.orphan_got(up, no_ack, method),
-            (_, None) => {}
-            (Pending::Local(_), Some(_)) => {}
+            (Pending::Client(_, Note::Get { no_ack }), None) => self.orphan_got(up, no_ack, method),
+            _ => {}
         }
         self.local_answers(up);
-        if let Some(state) = self.up_channels.get(up)
-            && state.owner.is_none()
-        {
-            self.orphan_progress(up);
+        self.orphan_progress(up);
+    }
+
+    /// Answers of Warren's own to requests before the one that is answered now.
+    fn earlier_answers(&mut self, up: UpChannelId, before: usize) {
+        let state = &mut self.up_channels[up];
+        let mut kept = std::collections::VecDeque::new();
+        let mut due = Vec::new();
+        for (at, pending) in std::mem::take(&mut state.pending).into_iter().enumerate() {
+            match pending {
+                Pending::Local(frames) if at < before => due.push(frames),
+                other => kept.push_back(other),
+            }
+        }
+        state.pending = kept;
+        let Some(channel) = state.owner else { return };
+        for frames in due {
+            self.send_channel(channel, |out| out.extend_from_slice(&frames));
         }
     }
 
@@ -111,8 +133,19 @@ impl Engine {
             if let Some(state) = self.up_channels.get_mut(up) {
                 write(&mut state.withheld);
             }
+            self.bound_withheld(session, up);
         } else {
-            self.send_client(session, write);
+            let source = self.up_channels.get(up).map(|s| Link::Upstream(s.upstream));
+            self.send_client_from(session, source, write);
+        }
+    }
+
+    /// What is withheld counts as the session's memory.
+    fn bound_withheld(&mut self, session: SessionId, up: UpChannelId) {
+        let withheld = self.up_channels.get(up).map_or(0, |s| s.withheld.len());
+        if withheld > self.config.limits.session_budget {
+            let text = format!("{withheld} octets wait for a client that does not read");
+            self.abort_session(session, crate::close::LIMIT, &text);
         }
     }
 
@@ -147,15 +180,15 @@ impl Engine {
     /// What a reply changes in the record.
     fn noted(&mut self, id: ChannelId, up: UpChannelId, note: &Note, method: Method<'_>) {
         match (note, method) {
-            (Note::Declare { exclusive, passive, auto_delete, .. }, Method::QueueDeclareOk(ok)) => {
+            (Note::Declare { exclusive, lasting }, Method::QueueDeclareOk(ok)) => {
                 self.named(id);
-                self.queue_declared(id, ok.queue, *exclusive && !*passive, !*passive && !*auto_delete);
+                self.queue_declared(id, ok.queue, *exclusive, *lasting);
             }
             (Note::Delete { name }, Method::QueueDeleteOk(_)) => self.queue_deleted(id, name),
-            (Note::Consume { tag }, Method::BasicConsumeOk(ok)) => {
-                self.consumer_began(id, tag, ok.consumer_tag);
-            }
+            (Note::Consume { tag }, Method::BasicConsumeOk(_)) => self.consumer_began(id, tag),
             (Note::Cancel { tag }, Method::BasicCancelOk(_)) => self.consumer_ended(id, up, tag),
+            (Note::Commit, Method::TxCommitOk) => self.committed(id),
+            (Note::Rollback, Method::TxRollbackOk) => self.rolled_back(id),
             (Note::Recover, Method::BasicRecoverOk) => {
                 self.up_channels[up].unacked.clear();
                 self.retire_if_done(id, up);
@@ -182,7 +215,7 @@ impl Engine {
                 session.exclusive.insert(name.into());
             }
         } else if lasting && let Some(tenant) = self.channel_tenant(id) {
-            self.tenants[tenant].durable_names.insert(name);
+            self.tenants[tenant].lasting.insert(name);
         }
     }
 
@@ -194,37 +227,26 @@ impl Engine {
             session.exclusive.remove(name);
         }
         if let Some(tenant) = self.channel_tenant(id) {
-            self.tenants[tenant].durable_names.remove(name);
+            self.tenants[tenant].lasting.remove(name);
         }
     }
 
-    fn consumer_began(&mut self, id: ChannelId, asked: &[u8], tag: &[u8]) {
-        let Some(channel) = self.channels.get_mut(id) else {
-            return;
-        };
-        let found =
-            channel.consumers.iter_mut().find(|c| *c.tag == *asked && c.state == ConsumerState::Starting);
-        if let Some(consumer) = found {
-            consumer.tag = tag.into();
-            consumer.state = ConsumerState::Active;
-        }
+    fn consumer_began(&mut self, id: ChannelId, tag: &[u8]) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let Some(at) = channel.consumer(tag) else { return };
+        channel.consumers[at].state = ConsumerState::Active;
         self.move_consumers(id);
     }
 
     /// cancel-ok: the client's, or one of a consumer that is being moved.
     fn consumer_ended(&mut self, id: ChannelId, up: UpChannelId, tag: &[u8]) {
-        let Some(channel) = self.channels.get_mut(id) else {
-            return;
-        };
+        let Some(channel) = self.channels.get_mut(id) else { return };
         let Some(at) = channel.consumer(tag) else { return };
-        match channel.consumers[at].state {
-            ConsumerState::Cancelling | ConsumerState::Ending { answer: true } => {
-                self.consumer_cancelled(id, up, tag);
-            }
-            _ => {
-                channel.consumers.remove(at);
-                self.retire_if_done(id, up);
-            }
+        if channel.consumers[at].state == ConsumerState::Cancelling {
+            self.consumer_cancelled(id, up, at);
+        } else {
+            channel.consumers.remove(at);
+            self.retire_if_done(id, up);
         }
     }
 
@@ -304,7 +326,12 @@ impl Engine {
 
     /// close-ok for Warren's channel.close.
     fn broker_closed_channel(&mut self, up: UpChannelId) {
-        let owner = self.up_channels[up].owner;
+        let state = &self.up_channels[up];
+        let (owner, upstream) = (state.owner, state.upstream);
+        if !state.closing {
+            self.abort_upstream(upstream, dial::BROKER, "it closed a channel that was not being closed");
+            return;
+        }
         self.free_channel(up);
         self.binding_closed(owner, up);
     }
@@ -408,9 +435,12 @@ impl Engine {
         };
         if channel.speaking == Some(up) {
             let session = channel.session;
-            self.send_client(session, write);
+            let source = Link::Upstream(self.up_channels[up].upstream);
+            self.send_client_from(session, Some(source), write);
         } else {
+            let session = channel.session;
             write(&mut self.up_channels[up].withheld);
+            self.bound_withheld(session, up);
         }
     }
 
@@ -424,10 +454,7 @@ impl Engine {
         }
         channel.speaking = None;
         let session = channel.session;
-        let afterwards = std::mem::take(&mut channel.afterwards);
-        if !afterwards.is_empty() {
-            self.send_client(session, |out| out.extend_from_slice(&afterwards));
-        }
+
         while let Some(channel) = self.channels.get_mut(id) {
             let Some(next) = channel.silent.pop_front() else {
                 break;
@@ -443,6 +470,13 @@ impl Engine {
                 break;
             }
             self.retire_if_done(id, next);
+        }
+        if let Some(channel) = self.channels.get_mut(id)
+            && channel.speaking.is_none()
+            && !channel.afterwards.is_empty()
+        {
+            let afterwards = std::mem::take(&mut channel.afterwards);
+            self.send_client(session, |out| out.extend_from_slice(&afterwards));
         }
         self.retire_if_done(id, up);
         self.closing_progress(id, up);

@@ -1,8 +1,8 @@
 //! Methods of a client on an open channel: what is recorded, what is answered here, what goes upstream.
 
-use warren_wire::frame::set_channel;
-use warren_wire::method::{Method, basic, channel, confirm, exchange, queue};
-use warren_wire::table::Table;
+use warren_wire::frame::{HEADER_LEN, set_channel};
+use warren_wire::method::{Method, MethodId, basic, channel, confirm, exchange, method_id, queue};
+use warren_wire::table::{Table, Value};
 
 use crate::channel::{Mode, Switch};
 use crate::client::Flow;
@@ -46,10 +46,14 @@ impl Engine {
             }
             Method::ChannelCloseOk => Ok(Flow::Done),
             Method::ChannelOpen => Err(Fault::connection(504, "second 'channel.open' seen", at)),
+            Method::ChannelFlow(channel::Flow { active: true }) if self.channels[id].current.is_some() => {
+                self.pass_request(id, Need::Request, frame, false, Note::Plain)
+            }
             Method::ChannelFlow(channel::Flow { active: true }) => {
                 self.answer(id, Method::ChannelFlowOk(channel::FlowOk { active: true }));
                 Ok(Flow::Done)
             }
+
             Method::ChannelFlow(_) => Err(Fault::connection(540, "active=false", at)),
             Method::QueueDeclare(declare) => self.client_declares(id, declare, frame),
             Method::QueueBind(bind) => self.client_binds(id, bind),
@@ -60,16 +64,16 @@ impl Engine {
             Method::ExchangeDelete(exchange::Delete { no_wait, .. })
             | Method::ExchangeBind(exchange::Bind { no_wait, .. })
             | Method::ExchangeUnbind(exchange::Unbind { no_wait, .. }) => {
-                self.pass_request(id, Need::Request, frame, no_wait)
+                self.pass_request(id, Need::Request, frame, no_wait, Note::Plain)
             }
             Method::ConfirmSelect(select) => self.client_confirms(id, select),
             Method::TxSelect => self.client_transacts(id, frame),
-            Method::TxCommit | Method::TxRollback => {
-                if self.channels[id].mode != Mode::Tx {
-                    return Err(Fault::channel(406, "channel is not transactional", at));
-                }
-                self.pass_request(id, Need::Request, frame, false)
+            Method::TxCommit | Method::TxRollback if self.channels[id].mode != Mode::Tx => {
+                Err(Fault::channel(406, "channel is not transactional", at))
             }
+            Method::TxCommit => self.pass_request(id, Need::Transaction, frame, false, Note::Commit),
+            Method::TxRollback => self.pass_request(id, Need::Transaction, frame, false, Note::Rollback),
+
             Method::AccessRequest(_) => {
                 // Tickets are history; LavinMQ closes the connection for it.
                 self.answer(
@@ -120,22 +124,29 @@ impl Engine {
 
     /// Writes a request upstream; its reply goes to the client.
     pub(crate) fn ask(&mut self, id: ChannelId, up: UpChannelId, note: Note, method: Method<'_>) {
-        self.expect_answer(id, up, note);
+        self.expect_answer(id, up, method.id(), note);
         let (upstream, number) = (self.up_channels[up].upstream, self.up_channels[up].number);
         self.tell_upstream(upstream, number, method);
     }
 
-    fn expect_answer(&mut self, id: ChannelId, up: UpChannelId, note: Note) {
+    fn expect_answer(&mut self, id: ChannelId, up: UpChannelId, request: MethodId, note: Note) {
         let channel = &mut self.channels[id];
         channel.awaiting += 1;
         channel.awaiting_on = up;
-        self.up_channels[up].pending.push_back(Pending::Client(note));
+        self.up_channels[up].pending.push_back(Pending::Client(request, note));
+    }
+
+    /// Whether a request that Warren has written anew fits the broker's frames.
+    fn fits(&self, up: UpChannelId, method: &Method<'_>) -> Result<(), Fault> {
+        let mut frame = Vec::new();
+        method.write(0, &mut frame);
+        self.fits_upstream(up, &frame)
     }
 
     /// Writes a request upstream; its reply stays here.
     pub(crate) fn ask_quietly(&mut self, up: UpChannelId, note: Note, method: Method<'_>) {
         let state = &mut self.up_channels[up];
-        state.pending.push_back(Pending::Own(note));
+        state.pending.push_back(Pending::Own(method.id(), note));
         let (upstream, number) = (state.upstream, state.number);
         self.tell_upstream(upstream, number, method);
     }
@@ -147,6 +158,7 @@ impl Engine {
         need: Need,
         frame: &[u8],
         no_wait: bool,
+        note: Note,
     ) -> Result<Flow, Fault> {
         let Some(up) = self.ensure(id, need) else {
             return Ok(Flow::Hold);
@@ -159,7 +171,8 @@ impl Engine {
         if no_wait {
             self.up_channels[up].unproven = true;
         } else {
-            self.expect_answer(id, up, Note::Plain);
+            let request = method_id(&frame[HEADER_LEN..]).unwrap_or(0);
+            self.expect_answer(id, up, request, note);
         }
         Ok(Flow::Done)
     }
@@ -199,8 +212,7 @@ impl Engine {
     /// Frames that waited for answers go on once all of them have come and no content is under way.
     pub(crate) fn resume_answered(&mut self, id: ChannelId) {
         let Some(channel) = self.channels.get_mut(id) else { return };
-        let answered = channel.awaiting == 0 && channel.naming == 0 && channel.speaking.is_none();
-        if channel.switch == Switch::Awaiting && answered {
+        if channel.switch == Switch::Awaiting && channel.is_quiet() {
             channel.switch = Switch::None;
             self.replays.push_back(id);
         }
@@ -227,11 +239,15 @@ impl Engine {
             return Ok(Flow::Hold);
         };
         self.fits_upstream(up, frame)?;
-        let note = Note::Declare {
-            exclusive: declare.exclusive,
-            passive: declare.passive,
-            auto_delete: declare.auto_delete,
-        };
+        // Queues that go with their last consumer, hand over to the next one, or deliver from an offset are not
+        // left even for a moment.
+        let special = declare.auto_delete
+            || [b"x-single-active-consumer".as_slice(), b"x-expires"]
+                .iter()
+                .any(|k| declare.arguments.get(k).is_some())
+            || declare.arguments.get(b"x-queue-type") == Some(Value::Str(b"stream"));
+        let exclusive = declare.exclusive && !declare.passive;
+        let note = Note::Declare { exclusive, lasting: !exclusive && !declare.passive && !special };
         // Its name must be known, even when the client does not wait for it.
         let method = Method::QueueDeclare(queue::Declare { no_wait: false, ..declare });
         if declare.no_wait {
@@ -276,6 +292,7 @@ impl Engine {
         };
         let note = Note::Delete { name: name.clone() };
         let method = Method::QueueDelete(queue::Delete { queue: &name, no_wait: false, ..delete });
+        self.fits(up, &method)?;
         if delete.no_wait {
             self.ask_quietly(up, note, method);
         } else if self.may_ask(id, up) {
@@ -301,6 +318,7 @@ impl Engine {
         if !no_wait && !self.may_ask(id, up) {
             return Ok(Flow::Hold);
         }
+        self.fits(up, &method)?;
         if no_wait {
             let state = &mut self.up_channels[up];
             state.unproven = true;
@@ -320,41 +338,48 @@ impl Engine {
     ) -> Result<Flow, Fault> {
         let known = declare.passive || EXCHANGE_TYPES.contains(&declare.kind);
         let need = if known { Need::Request } else { Need::Lane };
-        self.pass_request(id, need, frame, declare.no_wait)
+        self.pass_request(id, need, frame, declare.no_wait, Note::Plain)
     }
 
-    /// confirm.select is answered at once and told upstream before the first publish.
+    /// confirm.select. On a channel without binding it is answered at once, and told upstream before the first
+    /// publish.
     fn client_confirms(&mut self, id: ChannelId, select: confirm::Select) -> Result<Flow, Fault> {
-        let channel = &mut self.channels[id];
-        if channel.mode == Mode::Tx {
+        if self.channels[id].mode == Mode::Tx {
             return Err(Fault::channel(406, "cannot switch from tx to confirm mode", (85, 10)));
         }
-        channel.mode = Mode::Confirm;
+        if let Some(up) = self.channels[id].current.filter(|_| !select.no_wait) {
+            if !self.may_ask(id, up) {
+                return Ok(Flow::Hold);
+            }
+            self.channels[id].mode = Mode::Confirm;
+            self.mode_selected(up);
+            self.ask(id, up, Note::Plain, Method::ConfirmSelect(select));
+            return Ok(Flow::Done);
+        }
+        self.channels[id].mode = Mode::Confirm;
         if !select.no_wait {
             self.answer(id, Method::ConfirmSelectOk);
         }
         Ok(Flow::Done)
     }
 
+    /// tx.select: on an own lane, from where a transaction never has to move.
     fn client_transacts(&mut self, id: ChannelId, frame: &[u8]) -> Result<Flow, Fault> {
         if self.channels[id].mode == Mode::Confirm {
             return Err(Fault::channel(406, "cannot switch from confirm to tx mode", (90, 10)));
         }
-        let Some(up) = self.ensure(id, Need::Transaction) else {
-            return Ok(Flow::Hold);
-        };
-        if !self.may_ask(id, up) {
-            return Ok(Flow::Hold);
+        let flow = self.pass_request(id, Need::Transaction, frame, false, Note::Plain)?;
+        if flow == Flow::Done {
+            let channel = &mut self.channels[id];
+            channel.mode = Mode::Tx;
+            channel.pinned = true;
+            channel.tx.get_or_insert_default();
+            if let Some(state) = channel.current.and_then(|up| self.up_channels.get_mut(up)) {
+                state.mode = Mode::Tx;
+                state.dirty = true;
+            }
         }
-        let channel = &mut self.channels[id];
-        channel.mode = Mode::Tx;
-        channel.pinned = true;
-        let state = &mut self.up_channels[up];
-        state.mode = Mode::Tx;
-        state.dirty = true;
-        self.expect_answer(id, up, Note::TxSelect);
-        self.pass_frame(up, frame);
-        Ok(Flow::Done)
+        Ok(flow)
     }
 
     fn client_gets(&mut self, id: ChannelId, get: &basic::Get<'_>) -> Result<Flow, Fault> {
@@ -367,26 +392,37 @@ impl Engine {
             return Ok(Flow::Hold);
         }
         let method = Method::BasicGet(basic::Get { queue: &name, ..*get });
+        self.fits(up, &method)?;
         self.ask(id, up, Note::Get { no_ack: get.no_ack }, method);
         Ok(Flow::Done)
     }
 
-    /// Kept for consumers that begin later; a limit for the whole channel goes upstream at once.
+    /// Kept for consumers that begin later. On a channel without binding it is answered at once, and told upstream
+    /// before the first consumer.
     fn client_qos(&mut self, id: ChannelId, qos: &basic::Qos) -> Result<Flow, Fault> {
         if qos.prefetch_size != 0 {
             let detail = format!("prefetch_size!=0 ({})", qos.prefetch_size);
             return Err(Fault::connection(540, detail, (60, 10)));
         }
-        let channel = &mut self.channels[id];
-        if qos.global {
-            channel.global_prefetch = Some(qos.prefetch_count);
-            if let Some(up) = channel.current.filter(|_| !channel.consumers.is_empty()) {
-                self.apply_prefetch(id, up, None);
-            }
-        } else {
-            channel.prefetch = Some(qos.prefetch_count);
+        let current = self.channels[id].current;
+        if let Some(up) = current
+            && !self.may_ask(id, up)
+        {
+            return Ok(Flow::Hold);
         }
-        self.answer(id, Method::BasicQosOk);
+        let channel = &mut self.channels[id];
+        let count = Some(qos.prefetch_count);
+        let known = if qos.global { &mut channel.global_prefetch } else { &mut channel.prefetch };
+        *known = count;
+        let Some(up) = current else {
+            self.answer(id, Method::BasicQosOk);
+            return Ok(Flow::Done);
+        };
+        let state = &mut self.up_channels[up];
+        let applied = if qos.global { &mut state.applied_global } else { &mut state.applied_prefetch };
+        *applied = count;
+        state.dirty = true;
+        self.ask(id, up, Note::Plain, Method::BasicQos(*qos));
         Ok(Flow::Done)
     }
 }

@@ -11,9 +11,9 @@
 use warren_wire::method::{Method, basic};
 use warren_wire::table::Table;
 
-use crate::channel::{ConsumerState, Mode, Switch};
+use crate::channel::{Consumer, ConsumerState, Content, Standing, Switch};
 use crate::engine::Engine;
-use crate::ids::{ChannelId, UpChannelId};
+use crate::ids::{ChannelId, TenantId, UpChannelId};
 use crate::upstream::{Incoming, Note, Pending, Purpose};
 
 /// Reasons to bind, as in [`crate::metrics::BIND_WHYS`].
@@ -62,11 +62,8 @@ impl Engine {
             }
             Need::ConsumeAndPublish => (stays || bound && purpose == Purpose::Mixed, Purpose::Mixed, CONSUME),
             Need::Lane => (bound && purpose == Purpose::Lane, Purpose::Lane, OWN_LANE),
-            Need::Transaction => {
-                let unsettled = channel.bindings().iter().any(|up| !self.up_channels[*up].unacked.is_empty());
-                let fits = stays || bound && (purpose != Purpose::Control || consuming || unsettled);
-                (fits, Purpose::Mixed, TRANSACTION)
-            }
+            // A transaction stays where it began, and what is exclusive may come into it: on a lane it has both.
+            Need::Transaction => (bound && purpose == Purpose::Lane, Purpose::Lane, TRANSACTION),
         };
         if !fits {
             self.begin_switch(id, to, why);
@@ -83,7 +80,7 @@ impl Engine {
     pub(crate) fn begin_switch(&mut self, id: ChannelId, to: Purpose, why: usize) {
         let current = self.channels[id].current;
         match current {
-            Some(up) if !self.up_channels[up].is_proven() => {
+            Some(up) if !self.up_channels[up].is_routed() => {
                 self.channels[id].switch = Switch::Proving { to, why };
                 self.send_barrier(up);
             }
@@ -106,15 +103,11 @@ impl Engine {
 
     /// Lets an older binding go once nothing is left on it.
     pub(crate) fn retire_if_done(&mut self, id: ChannelId, up: UpChannelId) {
-        let (Some(channel), Some(state)) = (self.channels.get(id), self.up_channels.get(up)) else {
-            return;
-        };
-        if channel.current == Some(up) {
+        let Some(channel) = self.channels.get(id) else { return };
+        if channel.current == Some(up) || channel.standing != Standing::Open {
             return;
         }
-        if state.unacked.is_empty() {
-            self.resume_settled(id, up);
-        }
+        self.resume_settled(id);
         let (Some(channel), Some(state)) = (self.channels.get_mut(id), self.up_channels.get(up)) else {
             return;
         };
@@ -122,14 +115,16 @@ impl Engine {
             && state.incoming == Incoming::None
             && state.unconfirmed.is_empty()
             && !channel.consumes_on(up)
-            && !state.pending.iter().any(|p| matches!(p, Pending::Client(_) | Pending::Local(_)))
+            && !state.pending.iter().any(|p| matches!(p, Pending::Client(..) | Pending::Local(_)))
             && channel.speaking != Some(up)
             && !channel.silent.contains(&up);
         if done && channel.older.contains(&up) {
             channel.older.retain(|o| *o != up);
             let older = channel.older.clone();
-            channel.deliveries.retain(|u| older.contains(&u));
-            channel.publishes.retain(|u| older.contains(&u));
+            let current = channel.current;
+            let known = |u: UpChannelId| Some(u) == current || older.contains(&u);
+            channel.deliveries.retain(|s| known(s.up));
+            channel.publishes.retain(|s| known(s.up));
             self.leave(up);
         }
     }
@@ -139,7 +134,7 @@ impl Engine {
         let channel = &mut self.channels[id];
         match channel.switch {
             Switch::Proving { to, why } if channel.current == Some(up) => self.switch_now(id, to, why),
-            Switch::ProvingForAck if channel.current == Some(up) => {
+            Switch::ProvingFirst if channel.current == Some(up) => {
                 channel.switch = Switch::None;
                 self.replays.push_back(id);
             }
@@ -149,12 +144,13 @@ impl Engine {
 
     /// Begins to move what can be moved to the current binding.
     pub(crate) fn move_consumers(&mut self, id: ChannelId) {
+        self.resume_settled(id);
         let channel = &self.channels[id];
         let Some(current) = channel.current else { return };
         let moves: Vec<usize> = (0..channel.consumers.len())
             .filter(|at| {
                 let c = &channel.consumers[*at];
-                c.up != current && c.state == ConsumerState::Active && c.movable
+                c.up != current && c.state == ConsumerState::Active && self.is_movable(id, c)
             })
             .collect();
         for at in moves {
@@ -162,61 +158,49 @@ impl Engine {
             consumer.state = ConsumerState::Cancelling;
             let (tag, up) = (consumer.tag.clone(), consumer.up);
             let state = &mut self.up_channels[up];
-            state.pending.push_back(Pending::Own(Note::Cancel { tag: tag.clone() }));
+            state.pending.push_back(Pending::Own(basic::CANCEL, Note::Cancel { tag: tag.clone() }));
             let (upstream, number) = (state.upstream, state.number);
             let cancel = basic::Cancel { consumer_tag: &tag, no_wait: false };
             self.tell_upstream(upstream, number, Method::BasicCancel(cancel));
         }
     }
 
+    /// Whether a consumer can be cancelled and begun again: its queue is known to outlive its last consumer.
+    fn is_movable(&self, id: ChannelId, consumer: &Consumer) -> bool {
+        let lasts = |t: TenantId| self.tenants[t].lasting.contains(&consumer.queue);
+        !consumer.fixed && self.channel_tenant(id).is_some_and(lasts)
+    }
+
     /// cancel-ok for a consumer that is being moved: it begins again on the current binding.
-    pub(crate) fn consumer_cancelled(&mut self, id: ChannelId, up: UpChannelId, tag: &[u8]) {
-        let Some(at) = self.channels[id].consumer(tag) else {
-            return;
-        };
-        let unsettled = !self.up_channels[up].unacked.is_empty();
+    pub(crate) fn consumer_cancelled(&mut self, id: ChannelId, up: UpChannelId, at: usize) {
+        let through = self.up_channels[up].unacked.highest().unwrap_or(0);
         let consumer = &mut self.channels[id].consumers[at];
-        match consumer.state {
-            ConsumerState::Cancelling => {
-                let small = consumer.prefetch.is_some_and(|p| p > 0 && p <= SMALL_PREFETCH);
-                if small && unsettled && !consumer.no_ack {
-                    consumer.state = ConsumerState::Settling;
-                } else {
-                    self.begin_consumer(id, at);
-                }
-            }
-            ConsumerState::Ending { answer } => {
-                let consumer = self.channels[id].consumers.remove(at);
-                if answer {
-                    let ok = basic::CancelOk { consumer_tag: &consumer.tag };
-                    self.answer(id, Method::BasicCancelOk(ok));
-                }
-            }
-            _ => {}
-        }
+        let small = consumer.prefetch.is_some_and(|p| p > 0 && p <= SMALL_PREFETCH);
+        consumer.state =
+            ConsumerState::Settling { through: if small && !consumer.no_ack { through } else { 0 } };
         self.retire_if_done(id, up);
     }
 
-    /// Consumers that waited until everything on their old binding was settled begin again.
-    fn resume_settled(&mut self, id: ChannelId, up: UpChannelId) {
+    /// Consumers that waited until what their old binding had delivered was settled begin again.
+    fn resume_settled(&mut self, id: ChannelId) {
         loop {
-            let channel = &self.channels[id];
-            let next =
-                channel.consumers.iter().position(|c| c.up == up && c.state == ConsumerState::Settling);
-            match next {
-                Some(at) if channel.current.is_some() => self.begin_consumer(id, at),
-                _ => return,
-            }
+            let Some(channel) = self.channels.get(id).filter(|c| c.current.is_some()) else { return };
+            let settled = |c: &Consumer| match c.state {
+                ConsumerState::Settling { through } => {
+                    let lowest = self.up_channels.get(c.up).and_then(|s| s.unacked.lowest());
+                    lowest.is_none_or(|lowest| lowest > through)
+                }
+                _ => false,
+            };
+            let Some(at) = channel.consumers.iter().position(settled) else { return };
+            self.begin_consumer(id, at);
         }
     }
 
     /// basic.consume on the current binding for a consumer that the client has already.
     fn begin_consumer(&mut self, id: ChannelId, at: usize) {
         let channel = &mut self.channels[id];
-        let Some(up) = channel.current else {
-            channel.consumers[at].state = ConsumerState::Settling;
-            return;
-        };
+        let Some(up) = channel.current else { return };
         let prefetch = channel.consumers[at].prefetch;
         self.apply_prefetch(id, up, prefetch);
         let consumer = &mut self.channels[id].consumers[at];
@@ -224,7 +208,8 @@ impl Engine {
         consumer.state = ConsumerState::Starting;
         let state = &mut self.up_channels[up];
         state.dirty = true;
-        state.pending.push_back(Pending::Own(Note::Consume { tag: consumer.tag.clone() }));
+        let note = Note::Consume { tag: consumer.tag.clone() };
+        state.pending.push_back(Pending::Own(basic::CONSUME, note));
         let method = Method::BasicConsume(basic::Consume {
             queue: &consumer.queue,
             consumer_tag: &consumer.tag,
@@ -263,7 +248,7 @@ impl Engine {
         for (prefetch_count, global) in wanted {
             let state = &mut self.up_channels[up];
             state.dirty = true;
-            state.pending.push_back(Pending::Own(Note::Plain));
+            state.pending.push_back(Pending::Own(basic::QOS, Note::Plain));
             let qos = basic::Qos { prefetch_size: 0, prefetch_count, global };
             self.tell_upstream(upstream, number, Method::BasicQos(qos));
         }
@@ -283,8 +268,9 @@ impl Engine {
         }
         for channel in session.channels.ids() {
             let state = &self.channels[channel];
-            let movable = state.consumers.iter().any(|c| c.movable && c.state == ConsumerState::Active);
-            let free = state.flows() && !state.pinned && state.mode != Mode::Tx;
+            let active = |c: &Consumer| c.state == ConsumerState::Active && self.is_movable(channel, c);
+            let movable = state.consumers.iter().any(active);
+            let free = state.flows() && !state.pinned && state.content == Content::None;
             if movable && free && state.purpose != Purpose::Lane {
                 self.begin_switch(channel, Purpose::Lane, SLOW_READER);
             }

@@ -74,7 +74,7 @@ pub(crate) struct Tenant {
     pub(crate) sessions: usize,
     pub(crate) last_used: Time,
     /// Queues known to outlive their last consumer, by name.
-    pub(crate) durable_names: Names,
+    pub(crate) lasting: Names,
 }
 
 /// A bounded set of names; the oldest is forgotten first.

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use warren_wire::method::{Method, MethodId, basic, exchange};
+
 use crate::channel::Mode;
 use crate::config::{BackendId, FarmId};
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
@@ -105,13 +107,14 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) enum Note {
     Plain,
-    Declare { exclusive: bool, passive: bool, auto_delete: bool },
+    Declare { exclusive: bool, lasting: bool },
     Delete { name: Box<[u8]> },
     Consume { tag: Box<[u8]> },
     Cancel { tag: Box<[u8]> },
     Get { no_ack: bool },
     Recover,
-    TxSelect,
+    Commit,
+    Rollback,
 }
 
 /// What is awaited on an upstream channel, in order.
@@ -122,12 +125,39 @@ pub(crate) enum Pending {
     /// flow-ok, or declare-ok of the reply-to queue: everything before it was processed.
     Barrier,
     /// A reply for the client.
-    Client(Note),
+    Client(MethodId, Note),
     /// A reply to Warren's own request.
-    Own(Note),
+    Own(MethodId, Note),
     /// Frames of Warren's for the client, at their turn.
     Local(Box<[u8]>),
 }
+
+impl Pending {
+    /// Whether this reply answers it. Replies come in the order of the requests, except those that a queue gives
+    /// (consume-ok, cancel-ok, commit-ok): they may be overtaken by others, so kinds and tags are compared.
+    pub(crate) fn is_answered_by(&self, reply: &Method<'_>) -> bool {
+        match (self, reply) {
+            (Pending::Open, Method::ChannelOpenOk) => true,
+            (Pending::Barrier, Method::ChannelFlowOk(_)) => true,
+            (Pending::Barrier, Method::QueueDeclareOk(ok)) => ok.queue == REPLY_TO,
+            (Pending::Client(_, Note::Cancel { tag }) | Pending::Own(_, Note::Cancel { tag }), _) => {
+                matches!(reply, Method::BasicCancelOk(ok) if *ok.consumer_tag == **tag)
+            }
+            (Pending::Client(_, Note::Consume { tag }) | Pending::Own(_, Note::Consume { tag }), _) => {
+                matches!(reply, Method::BasicConsumeOk(ok) if *ok.consumer_tag == **tag)
+            }
+            (Pending::Client(request, _) | Pending::Own(request, _), _) => match (*request, reply) {
+                (basic::GET, Method::BasicGetOk(_) | Method::BasicGetEmpty) => true,
+                (exchange::UNBIND, Method::ExchangeUnbindOk) => true,
+                (request, reply) => reply.id() == request + 1,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// The queue that everybody may declare passively (direct reply-to): a barrier that works on every broker.
+pub(crate) const REPLY_TO: &[u8] = b"amq.rabbitmq.reply-to";
 
 /// A content on its way from the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +184,8 @@ pub(crate) struct UpChannel {
     pub(crate) unproven: bool,
     /// Publish numbers whose confirm is awaited.
     pub(crate) unconfirmed: TagSet,
+    /// The last of them that a barrier has been sent after.
+    pub(crate) barrier_after: u64,
     /// Delivery tags that are not settled.
     pub(crate) unacked: TagSet,
     pub(crate) pending: VecDeque<Pending>,
@@ -161,8 +193,6 @@ pub(crate) struct UpChannel {
     /// The prefetch that was told to it last, for consumers and for the channel.
     pub(crate) applied_prefetch: Option<u16>,
     pub(crate) applied_global: Option<u16>,
-    /// The content that is under way interests nobody.
-    pub(crate) discarding: bool,
     /// Frames for the client that wait until another binding has finished its content.
     pub(crate) withheld: Vec<u8>,
     /// When a channel without owner is given up.
@@ -170,11 +200,31 @@ pub(crate) struct UpChannel {
 }
 
 impl UpChannel {
-    /// Nothing that was sent on it is open.
-    pub(crate) fn is_proven(&self) -> bool {
+    /// Everything that was sent on it has been processed, and nothing is under way; only confirms may follow.
+    pub(crate) fn is_routed(&self) -> bool {
         !self.unproven
             && self.incoming == Incoming::None
             && self.pending.iter().all(|p| matches!(p, Pending::Open))
+            && self.unconfirmed.highest().is_none_or(|last| last <= self.barrier_after)
+    }
+
+    /// Nothing that was sent on it is open.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.is_routed() && self.unconfirmed.is_empty()
+    }
+
+    /// Every publish was confirmed and nothing else is open: as good as a barrier that has come back.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.unproven
+            && self.incoming == Incoming::None
             && self.unconfirmed.is_empty()
+            && self.pending.iter().all(|p| matches!(p, Pending::Open | Pending::Barrier))
+    }
+
+    /// Whether a barrier is on its way that covers everything sent so far.
+    pub(crate) fn barrier_is_out(&self) -> bool {
+        matches!(self.pending.back(), Some(Pending::Barrier))
+            && !self.unproven
+            && self.unconfirmed.highest().is_none_or(|last| last <= self.barrier_after)
     }
 }
