@@ -72,7 +72,7 @@ pub fn run(seed: u64, settings: Settings, trace: Trace) -> Result<Totals, Failur
     let mut rng = Rng::new(seed);
     let mut scenario = Scenario::draw(&mut rng, settings.between);
     scenario.clients = settings.clients.unwrap_or(scenario.clients);
-    let drawn = if rng.chance(1, 20) { rng.between(3000, 12_000) } else { rng.between(300, 2500) };
+    let drawn = if rng.chance(1, 20) { rng.between(5000, 20_000) } else { rng.between(500, 4000) };
     let steps = settings.steps.unwrap_or(drawn);
     let failure = |what, when| Failure { seed, what, when, story: Vec::new() };
     let mut world = World::new(scenario, seed, settings, trace)

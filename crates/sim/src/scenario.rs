@@ -145,6 +145,8 @@ fn draw_limits(rng: &mut Rng, tight: bool) -> Limits {
         auth_ttl: Duration::from_millis(*rng.pick(&[500, 5000, 60_000])),
         idle_channels: *rng.pick(&[0, 1, 4, 256]),
         upstream_outbox: *rng.pick(&[4096, 1 << 20]),
+        // A client that reads little has its consumers moved away soon.
+        session_outbox: *rng.pick(&[8 << 20, 8 << 20, 20_000]),
         allow_remote_guest: true,
         ..Limits::default()
     };

@@ -141,9 +141,20 @@ fn weights(role: Role) -> &'static [(Op, u32)] {
 }
 
 impl Client {
-    /// Does one thing, or writes something of what was done. `working`: new things may be begun. False when there was
-    /// nothing to do.
+    /// Does a few things, or writes something of what was done. `working`: new things may be begun. False when there
+    /// was nothing to do.
     pub fn act(&mut self, working: bool, ctx: &mut Ctx<'_>) -> bool {
+        let mut acted = false;
+        for _ in 0..1 + ctx.rng.below(4) {
+            if !self.act_once(working, ctx) {
+                break;
+            }
+            acted = true;
+        }
+        acted
+    }
+
+    fn act_once(&mut self, working: bool, ctx: &mut Ctx<'_>) -> bool {
         if self.vanishing {
             return false;
         }

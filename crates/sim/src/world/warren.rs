@@ -6,6 +6,7 @@ mod link;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use warren_engine::config::Limits;
 use warren_engine::metrics::Metrics;
 use warren_engine::time::Time;
 use warren_engine::{Command, Engine, Gone, Link, Options, Peer};
@@ -20,6 +21,10 @@ use crate::fault::Fault;
 use crate::oracle::Check;
 use crate::scenario::{Pace, Scenario};
 use link::{Ending, Session, Upstream};
+
+/// Octets by which publishes that were begun may go beyond what an upstream connection's outbox should hold: two of the
+/// largest, from each of as many clients as there are at most.
+const LARGEST_PUBLISHES: usize = 12 * 300_000;
 
 /// Engines and their sockets.
 pub struct Warren {
@@ -330,8 +335,7 @@ impl Warren {
             }
             self.command(worker, command)?;
         }
-        self.count_pending(worker);
-        Ok(())
+        self.count_pending(worker, &outside.ctx.scenario.limits)
     }
 
     fn command(&mut self, worker: usize, command: Command) -> Check {
@@ -379,15 +383,23 @@ impl Warren {
         }
     }
 
-    /// Octets that wait for each socket of an engine.
-    fn count_pending(&mut self, worker: usize) {
+    /// Octets that wait for each socket of an engine: they must stay within their budgets.
+    fn count_pending(&mut self, worker: usize, limits: &Limits) -> Check {
         let engine = &mut self.engines[worker];
         for s in self.sessions.iter_mut().flatten().filter(|s| s.worker == worker && s.moving.is_none()) {
             s.pending = engine.outbox(Link::Session(s.id)).len();
+            if s.pending > limits.session_budget {
+                return Err(format!("{} octets wait for {:?}: more than its budget", s.pending, s.id));
+            }
         }
+        let most = limits.upstream_outbox + LARGEST_PUBLISHES;
         for u in self.upstreams.iter_mut().flatten().filter(|u| u.worker == worker) {
             u.pending = engine.outbox(Link::Upstream(u.id)).len();
+            if u.pending > most {
+                return Err(format!("{} octets wait for {:?}: more than its budget", u.pending, u.id));
+            }
         }
+        Ok(())
     }
 
     pub(super) fn tick(&mut self, outside: &mut Outside<'_>) -> Check {
