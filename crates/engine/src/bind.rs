@@ -181,9 +181,36 @@ impl Engine {
         {
             return Some(id);
         }
-        let id = unused?;
-        self.upstreams[id].purpose = purpose;
-        Some(id)
+        if let Some(id) = unused {
+            self.upstreams[id].purpose = purpose;
+            return Some(id);
+        }
+        self.least_loaded_of_all(tenant, purpose)
+    }
+
+    /// With no connection for a purpose and none to be had, sharing one with another purpose is better than none.
+    /// Idle channels give way.
+    fn least_loaded_of_all(&mut self, tenant: TenantId, purpose: Purpose) -> Option<UpstreamId> {
+        let state = &self.tenants[tenant];
+        if state.upstreams.len() < self.config.limits.pool_connections {
+            return None;
+        }
+        let ready = |id: &&UpstreamId| {
+            let upstream = &self.upstreams[**id];
+            upstream.stage == Stage::Ready && !upstream.held_back
+        };
+        let id = *state.upstreams.iter().filter(ready).min_by_key(|id| self.upstreams[**id].busy())?;
+        let limit = self.config.limits.upstream_channels;
+        let upstream = &mut self.upstreams[id];
+        if upstream.busy() == 0 {
+            upstream.purpose = purpose;
+        }
+        if upstream.numbers.has_room(channel_limit(upstream.tune.channel_max, limit)) {
+            return Some(id);
+        }
+        let idle = upstream.idle_plain.pop().or_else(|| upstream.idle_confirm.pop())?;
+        self.close_channel(idle);
+        None
     }
 
     /// channel.open upstream; frames may follow without waiting for its answer.
@@ -387,6 +414,10 @@ impl Engine {
             return;
         };
         upstream.numbers.release(state.number);
+        if state.idle {
+            upstream.idle_plain.retain(|u| *u != up);
+            upstream.idle_confirm.retain(|u| *u != up);
+        }
         let tenant = upstream.tenant;
         self.note_idle(state.upstream);
         if let Some(tenant) = tenant {

@@ -1,6 +1,8 @@
 //! Frames from a broker: the loop over a buffer, and the everyday frames (complete deliveries, confirms), which are
 //! rewritten in place and leave as runs.
 
+use std::collections::BTreeSet;
+
 use warren_wire::content::ContentHeader;
 use warren_wire::frame::{
     FRAME_BODY, FRAME_HEADER, FRAME_METHOD, FRAME_OVERHEAD, Frame, HEADER_LEN, get_u64, next_frame, put_u64,
@@ -13,8 +15,9 @@ use crate::channel::{Channel, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::flow::To;
-use crate::ids::{SessionId, UpChannelId, UpstreamId};
+use crate::ids::{SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::publish::whole_body;
+use crate::session::Session;
 use crate::upstream::{Incoming, Purpose, Stage};
 
 /// Where the delivery tag stands in the payload of ack and nack.
@@ -184,10 +187,11 @@ impl Engine {
         };
         match (stage, method) {
             (Stage::Ready, Method::ConnectionClose(close)) => self.broker_closes(id, &close),
-            (Stage::Ready, Method::ConnectionBlocked(blocked)) => {
-                self.upstreams[id].blocked = Some(blocked.reason.into());
+            (Stage::Ready, Method::ConnectionBlocked(blocked)) => self.broker_blocks(id, blocked.reason),
+            (_, Method::ConnectionUnblocked) => {
+                self.upstreams[id].blocked = None;
+                self.tell_unblocked();
             }
-            (Stage::Ready, Method::ConnectionUnblocked) => self.broker_unblocks(id),
             (Stage::Closing, Method::ConnectionCloseOk) => self.broker_closed(id),
             (Stage::Closing, Method::ConnectionClose(_)) => {
                 self.tell_upstream(id, 0, Method::ConnectionCloseOk);
@@ -229,13 +233,25 @@ impl Engine {
         }
     }
 
-    fn broker_unblocks(&mut self, id: UpstreamId) {
-        self.upstreams[id].blocked = None;
-        if self.upstreams.values().any(|u| u.blocked.is_some()) {
-            return;
+    /// connection.blocked: whoever has something on the way to this broker is told now, others at their first publish.
+    fn broker_blocks(&mut self, id: UpstreamId, reason: &[u8]) {
+        self.upstreams[id].blocked = Some(reason.into());
+        for up in self.upstreams[id].numbers.all() {
+            let state = &self.up_channels[up];
+            let publishing = state.unproven || !state.unconfirmed.is_empty();
+            let owner = state.owner.filter(|_| publishing).and_then(|o| self.channels.get(o));
+            if let Some(session) = owner.map(|c| c.session) {
+                self.tell_blocked(session, reason);
+            }
         }
-        let told: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, s)| s.told_blocked).map(|s| s.0).collect();
+    }
+
+    /// connection.unblocked for those who were told of an alarm that none of their connections has any more.
+    pub(crate) fn tell_unblocked(&mut self) {
+        let blocked: BTreeSet<TenantId> =
+            self.upstreams.values().filter(|u| u.blocked.is_some()).filter_map(|u| u.tenant).collect();
+        let freed = |s: &Session| s.told_blocked && s.tenant.is_none_or(|t| !blocked.contains(&t));
+        let told: Vec<SessionId> = self.sessions.iter().filter(|(_, s)| freed(s)).map(|s| s.0).collect();
         for session in told {
             self.sessions[session].told_blocked = false;
             self.tell_client(session, 0, Method::ConnectionUnblocked);

@@ -3,8 +3,8 @@
 //! [`Engine::client_frame`].
 
 use warren_wire::frame::{
-    FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Frame, FrameError, HEADER_LEN,
-    next_frame,
+    FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD, Frame, FrameError,
+    HEADER_LEN, next_frame,
 };
 use warren_wire::method::{Method, MethodError, basic, channel, connection, method_id};
 use warren_wire::reply;
@@ -49,7 +49,9 @@ impl Engine {
                 phase if phase.is_handshake() => {}
                 _ => return buf.len(),
             }
-            let max = session.max_payload;
+            // A payload as long as a whole frame may be is accepted, as RabbitMQ does.
+            let slack = if session.phase.is_handshake() { 0 } else { FRAME_OVERHEAD as u32 };
+            let max = session.max_payload.saturating_add(slack);
             match next_frame(buf, at, max) {
                 Ok(Some(frame)) => {
                     at = match self.client_run(id, buf, &frame) {
@@ -199,6 +201,9 @@ impl Engine {
         }
         let result = match (frame[0], self.channels[id].content) {
             (FRAME_METHOD, Content::None) => match Method::parse(payload) {
+                Ok(method) if !method.strings_are_utf8() => {
+                    Err(Fault::connection(501, "Malformed UTF-8 in shortstr", split(method.id())))
+                }
                 Ok(method) => self.client_method(id, method, frame),
                 Err(error) => return self.bad_method(session, error),
             },
@@ -341,11 +346,12 @@ impl Engine {
         channel.awaiting = 0;
         channel.naming = 0;
         self.unhold(session);
-        if closed_already {
+        let running = self.sessions.get(session).is_some_and(|s| s.phase == Phase::Running);
+        if closed_already && running {
             // Its close had come and waited its turn: both closes cross.
             self.tell_channel(id, Method::ChannelCloseOk);
         }
-        if closed_already || self.sessions.get(session).is_none_or(|s| s.phase != Phase::Running) {
+        if closed_already || !running {
             self.remove_channel(id);
         }
     }

@@ -1,5 +1,6 @@
 //! How sessions end, whoever begins it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use warren_wire::method::{Method, connection};
@@ -10,7 +11,7 @@ use crate::channel::Standing;
 use crate::dial;
 use crate::engine::Engine;
 use crate::event::Event;
-use crate::ids::{SessionId, UpstreamId};
+use crate::ids::{ChannelId, SessionId, UpChannelId, UpstreamId};
 use crate::session::Phase;
 use crate::upstream::{Purpose, Stage};
 
@@ -23,6 +24,9 @@ pub(crate) const UPSTREAM: usize = 4;
 pub(crate) const LIMIT: usize = 5;
 pub(crate) const HEARTBEAT: usize = 6;
 pub(crate) const SHUTDOWN: usize = 7;
+
+/// How long a client may take to close its socket after close-ok.
+const END_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a client may take to answer connection.close.
 const CLOSE_OK_WITHIN: Duration = Duration::from_secs(3);
@@ -125,7 +129,18 @@ impl Engine {
             return;
         }
         self.tell_client(id, 0, Method::ConnectionCloseOk);
-        self.end_session(id, CLIENT, "closed by the client");
+        self.await_end(id);
+    }
+
+    /// After close-ok the client closes the socket. Some clients take it for an error when the other side is faster,
+    /// so it gets a moment.
+    pub(crate) fn await_end(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.phase = Phase::Ended;
+        session.ending.get_or_insert((CLIENT, "closed by the client".into()));
+        let deadline = self.now + END_WITHIN;
+        session.deadline = Some(deadline);
+        self.arm_session(id, deadline);
     }
 
     fn close_lane_if_unused(&mut self, id: SessionId) {
@@ -157,6 +172,8 @@ impl Engine {
         };
         session.ending.get_or_insert((VANISHED, text));
         session.outbox.clear();
+        self.let_go(id);
+        let Some(session) = self.sessions.get_mut(id) else { return };
         let keeps_on = matches!(session.phase, Phase::Running | Phase::Leaving);
         session.phase = Phase::Gone;
         for channel in session.channels.ids() {
@@ -225,24 +242,25 @@ impl Engine {
         let lane_of = upstream.session.filter(|_| upstream.purpose == Purpose::Lane);
         let ups = upstream.numbers.all();
         let stalled: Vec<SessionId> = upstream.stalled.drain(..).collect();
-        let mut sessions: Vec<SessionId> = Vec::new();
+        let mut sessions: BTreeSet<SessionId> = lane_of.into_iter().collect();
+        let mut owners: Vec<(ChannelId, UpChannelId)> = Vec::new();
         for up in ups {
-            let Some(up_channel) = self.up_channels.remove(up) else {
-                continue;
-            };
-            if let Some(channel) = up_channel.owner.and_then(|c| self.channels.get(c))
-                && !sessions.contains(&channel.session)
-            {
-                sessions.push(channel.session);
+            let owner = self.up_channels.remove(up).and_then(|u| u.owner);
+            if let Some(channel) = owner.and_then(|c| self.channels.get(c)) {
+                sessions.insert(channel.session);
+                owners.extend(owner.map(|o| (o, up)));
             }
         }
         self.detach_upstream(id);
-        sessions.extend(lane_of.filter(|s| !sessions.contains(s)));
+
         let text = reply::text(320, &format!("the connection to broker {name} was lost: {text}"));
         for session in sessions {
-            if self.sessions.get(session).is_some_and(|s| lane_of.is_some() && s.phase == Phase::Leaving) {
-                // Its lane was being closed: the broker has deleted what was exclusive to it either way.
-                self.sessions[session].lane = None;
+            let leaving = self.sessions.get(session).is_some_and(|s| s.phase == Phase::Leaving);
+            if lane_of.is_some() && leaving {
+                // It was being closed: the broker has deleted what was exclusive to it either way.
+                for (channel, up) in &owners {
+                    self.binding_closed(Some(*channel), *up);
+                }
                 self.check_leaving(session);
             } else {
                 self.close_session(session, 320, &text, (0, 0), UPSTREAM);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use warren_wire::frame::PROTOCOL_HEADER;
+use warren_wire::frame::{FRAME_MIN_SIZE, PROTOCOL_HEADER};
 use warren_wire::method::{Method, connection};
 use warren_wire::table::{Table, Value};
 
@@ -179,6 +179,10 @@ impl Engine {
     }
 
     fn broker_tune(&mut self, id: UpstreamId, tune: connection::Tune) {
+        if tune.frame_max != 0 && tune.frame_max < FRAME_MIN_SIZE {
+            self.abort_upstream(id, BROKER, "it offers frames smaller than AMQP allows");
+            return;
+        }
         let tune =
             Tune { channel_max: tune.channel_max, frame_max: tune.frame_max, heartbeat: tune.heartbeat };
         let upstream = &mut self.upstreams[id];
@@ -258,13 +262,18 @@ impl Engine {
             at: self.now,
         };
         let (stage, login, tenant) = (upstream.stage, upstream.login, upstream.tenant);
+        let proving = tenant.and_then(|t| self.tenants.get(t)).is_some_and(|t| t.proving == Some(id));
         self.tell_upstream(id, 0, Method::ConnectionCloseOk);
         let text = String::from_utf8_lossy(close.reply_text).into_owned();
+        if stage == Stage::Opening && !proving {
+            // One connection more was refused (a limit, perhaps): those who wait for it ask again after a pause.
+            self.attempt_failed(id, &text);
+        }
         self.detach_upstream(id);
         self.end_upstream(id, REFUSED, &text);
         match (stage, login, tenant) {
             (Stage::Verifying, Some(login), _) => self.login_refused(login, &refusal),
-            (_, _, Some(tenant)) => self.tenant_refused(tenant, &refusal),
+            (_, _, Some(tenant)) if proving => self.tenant_refused(tenant, &refusal),
             _ => {}
         }
     }
@@ -374,6 +383,7 @@ impl Engine {
         let expected = matches!(reason, IDLE | SHUTDOWN);
         let event = Event::UpstreamEnded { upstream: id, backend: upstream.backend, why, expected };
         self.commands.push_back(Command::Event(event));
+        self.tell_unblocked();
         if let Some(session) = upstream.session {
             self.check_leaving(session);
         }

@@ -159,7 +159,7 @@ impl Engine {
             (Phase::Open, Method::ConnectionOpen(open)) => self.client_open(id, &open),
             (_, Method::ConnectionClose(_)) => {
                 self.tell_client(id, 0, Method::ConnectionCloseOk);
-                self.end_session(id, close::CLIENT, "closed by the client during the handshake");
+                self.await_end(id);
             }
             (_, other) => {
                 let text = reply::text(503, "unexpected method in the handshake");

@@ -215,6 +215,10 @@ impl Engine {
 
     /// Forgets a tenant that nobody needs any more.
     pub(crate) fn tenant_timer(&mut self, id: TenantId) {
+        if let Some(tenant) = self.tenants.get_mut(id) {
+            tenant.waiting.retain(|c| self.channels.contains_key(*c));
+            tenant.entering.retain(|s| self.sessions.contains_key(*s));
+        }
         let Some(tenant) = self.tenants.get(id) else {
             return;
         };

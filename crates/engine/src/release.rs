@@ -7,7 +7,7 @@ use crate::config::CloseMode;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, UpChannelId};
 use crate::session::Phase;
-use crate::upstream::Purpose;
+use crate::upstream::{Incoming, Purpose};
 
 impl Engine {
     /// channel.close from the client, or connection.close: close-ok follows when what it published is known to
@@ -57,7 +57,9 @@ impl Engine {
         let route_is_fast = self.sessions.get(channel.session).is_some_and(|s| s.close == CloseMode::Fast);
         #[cfg(feature = "sabotage")]
         let route_is_fast = route_is_fast || self.options.sabotage == crate::engine::Sabotage::SkipBarrier;
+        let silent = |up: &UpChannelId| self.up_channels[*up].incoming == Incoming::None;
         route_is_fast
+            && channel.older.iter().all(silent)
             && channel.consumers.is_empty()
             && channel.purpose == Purpose::Publish
             && channel.awaiting == 0

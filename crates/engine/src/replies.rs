@@ -337,11 +337,12 @@ impl Engine {
     }
 
     /// A closing channel has one binding less.
-    fn binding_closed(&mut self, owner: Option<ChannelId>, up: UpChannelId) {
+    pub(crate) fn binding_closed(&mut self, owner: Option<ChannelId>, up: UpChannelId) {
         if let Some(id) = owner
             && let Some(channel) = self.channels.get_mut(id)
         {
             channel.older.retain(|o| *o != up);
+            channel.consumers.retain(|c| c.up != up);
             self.finish_close(id);
         }
     }

@@ -97,6 +97,7 @@ impl Engine {
         match session.phase {
             Phase::Greeting => self.send_start(id),
             Phase::CloseSent => self.abort_session(id, close::CLIENT, "connection.close was not answered"),
+            Phase::Ended => self.commands.push_back(Command::Close(Link::Session(id))),
             Phase::Gone => {
                 let channels = session.channels.ids();
                 for channel in channels {
