@@ -332,10 +332,11 @@ impl Engine {
             let close = channel::Close { reply_code: code, reply_text: text, class_id, method_id };
             self.tell_channel(id, Method::ChannelClose(close));
         }
+        self.leave_all(id);
         if closing {
+            self.finish_close(id);
             return;
         }
-        self.leave_all(id);
         let channel = &mut self.channels[id];
         channel.standing = Standing::Refused;
         channel.switch = Switch::None;

@@ -297,7 +297,7 @@ impl Engine {
         let Some(tx) = self.channels.get_mut(id).and_then(|c| c.tx.as_deref_mut()) else { return };
         let tx = std::mem::take(tx);
         for (up, frame) in tx.deferred {
-            if self.up_channels.contains_key(up) {
+            if self.up_channels.get(up).is_some_and(|s| s.owner == Some(id) && !s.closing) {
                 self.pass_frame(up, &frame);
             }
         }

@@ -71,7 +71,14 @@ impl Engine {
             Method::TxCommit | Method::TxRollback if self.channels[id].mode != Mode::Tx => {
                 Err(Fault::channel(406, "channel is not transactional", at))
             }
-            Method::TxCommit => self.pass_request(id, Need::Transaction, frame, false, Note::Commit),
+            Method::TxCommit => {
+                let flow = self.pass_request(id, Need::Transaction, frame, false, Note::Commit)?;
+                if flow == Flow::Done {
+                    // RabbitMQ closes the connection for what comes before commit-ok.
+                    self.channels[id].switch = Switch::Awaiting;
+                }
+                Ok(flow)
+            }
             Method::TxRollback => self.pass_request(id, Need::Transaction, frame, false, Note::Rollback),
 
             Method::AccessRequest(_) => {
@@ -216,6 +223,7 @@ impl Engine {
             channel.switch = Switch::None;
             self.replays.push_back(id);
         }
+        self.move_consumers(id);
     }
 
     /// Where a request about this queue must run: exclusive queues live on the session's own lane.

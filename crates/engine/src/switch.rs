@@ -11,7 +11,7 @@
 use warren_wire::method::{Method, basic};
 use warren_wire::table::Table;
 
-use crate::channel::{Consumer, ConsumerState, Content, Standing, Switch};
+use crate::channel::{Channel, Consumer, ConsumerState, Content, Standing, Switch};
 use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId};
 use crate::upstream::{Incoming, Note, Pending, Purpose};
@@ -145,7 +145,7 @@ impl Engine {
     /// Begins to move what can be moved to the current binding.
     pub(crate) fn move_consumers(&mut self, id: ChannelId) {
         self.resume_settled(id);
-        let channel = &self.channels[id];
+        let Some(channel) = self.channels.get(id) else { return };
         let Some(current) = channel.current else { return };
         let moves: Vec<usize> = (0..channel.consumers.len())
             .filter(|at| {
@@ -184,7 +184,9 @@ impl Engine {
     /// Consumers that waited until what their old binding had delivered was settled begin again.
     fn resume_settled(&mut self, id: ChannelId) {
         loop {
-            let Some(channel) = self.channels.get(id).filter(|c| c.current.is_some()) else { return };
+            // Nothing may be sent between tx.commit and its answer.
+            let free = |c: &&Channel| c.current.is_some() && (c.tx.is_none() || c.awaiting == 0);
+            let Some(channel) = self.channels.get(id).filter(free) else { return };
             let settled = |c: &Consumer| match c.state {
                 ConsumerState::Settling { through } => {
                     let lowest = self.up_channels.get(c.up).and_then(|s| s.unacked.lowest());
