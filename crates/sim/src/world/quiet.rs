@@ -11,6 +11,9 @@ const MOST_ACTIONS: u32 = 200_000;
 /// Milliseconds for which a client may wait while nothing else happens: some things wait for a timer by design.
 const PATIENCE: u64 = 3000;
 
+/// As [`PATIENCE`] where upstream connections are few: one that is idle must end before another can begin.
+const PATIENCE_WHEN_TIGHT: u64 = 12_000;
+
 /// Rounds in which all clients end their sessions.
 const MOST_ROUNDS: u32 = 3000;
 
@@ -19,7 +22,9 @@ impl World {
     pub(super) fn quiet_time(&mut self) -> Check {
         self.settle()?;
         self.audit()?;
-        if self.rng.chance(1, 2) {
+        // Who waits for another client is refused in the end, and rightly.
+        let waits = self.may_wait() && self.waits_for().is_some();
+        if self.rng.chance(1, 2) && !waits {
             let until = self.now + self.rng.between(100, 100_000);
             self.let_time_pass(until)?;
             self.hit(Path::Quiet);
@@ -30,15 +35,17 @@ impl World {
 
     /// Nothing new begins, and everything under way comes to its end. Then no client may wait for anything.
     pub(super) fn settle(&mut self) -> Check {
-        let deadline = self.now + PATIENCE;
+        let patience = if self.scenario.tight { PATIENCE_WHEN_TIGHT } else { PATIENCE };
+        let deadline = self.now + patience;
         self.drain()?;
-        while let Some(waits) = self.waits_for() {
+        while let Some(waits) = self.waits_for().filter(|_| !self.may_wait()) {
             let next = self.next_deadline().unwrap_or(u64::MAX);
             if next > deadline {
                 return Err(format!("stuck: {waits}{}", self.describe_middle()));
             }
             self.hit(Path::Waited);
             self.now = next.max(self.now);
+            self.broker.heartbeat();
             self.tick()?;
             self.drain()?;
         }
@@ -75,15 +82,24 @@ impl World {
         Ok(acted)
     }
 
+    /// What is waited for, by a client or on behalf of one that is gone.
     fn waits_for(&self) -> Option<String> {
-        if self.scenario.tight && !self.hurry {
-            return None;
-        }
-        self.clients.iter().find_map(|client| client.waits_for())
+        let client = self.clients.iter().find_map(|client| client.waits_for());
+        client.or_else(|| match &self.middle {
+            Middle::Warren(warren) if warren.metrics().waiting_channels > 0 => {
+                Some("a channel waits for a client that is gone".to_owned())
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether clients may wait for each other now: caps are low, and nobody is on the way out.
+    fn may_wait(&self) -> bool {
+        self.scenario.tight && !self.hurry
     }
 
     fn audit(&mut self) -> Check {
-        if self.scenario.tight && !self.hurry && self.clients.iter().any(|c| c.waits_for().is_some()) {
+        if self.may_wait() && self.waits_for().is_some() {
             return Ok(());
         }
         audit::quiet(&self.oracle, &self.broker.broker, &self.scenario, &self.clients)
