@@ -347,9 +347,7 @@ impl Engine {
         if !requeue {
             return Err(Fault::connection(540, "requeue=false", at));
         }
-        let channel = &self.channels[id];
-        let current = channel.current;
-        let older: Vec<UpChannelId> = channel.older.clone();
+        let current = self.channels[id].current;
         if let Some(up) = current
             && answer
             && !self.may_ask(id, up)
@@ -357,15 +355,30 @@ impl Engine {
             return Ok(Flow::Hold);
         }
         let method = Method::BasicRecover(basic::Recover { requeue: true });
-        for up in older {
-            self.ask_quietly(up, Note::Recover, method);
-        }
         match current {
             Some(up) if answer => self.ask(id, up, Note::Recover, method),
             Some(up) => self.ask_quietly(up, Note::Recover, method),
-            None if answer => self.answer(id, Method::BasicRecoverOk),
-            None => {}
+            None => {
+                if answer {
+                    self.answer(id, Method::BasicRecoverOk);
+                }
+                self.requeue_older(id);
+            }
         }
         Ok(Flow::Done)
+    }
+
+    /// recover-ok is on its way to the client: what older bindings have delivered up to here is requeued too.
+    pub(crate) fn requeue_older(&mut self, id: ChannelId) {
+        for up in self.channels[id].older.clone() {
+            let state = &mut self.up_channels[up];
+            if let Some(last) = state.unacked.highest() {
+                state.unacked.clear();
+                let (upstream, number) = (state.upstream, state.number);
+                let nack = basic::Nack { delivery_tag: last, multiple: true, requeue: true };
+                self.tell_upstream(upstream, number, Method::BasicNack(nack));
+            }
+            self.retire_if_done(id, up);
+        }
     }
 }

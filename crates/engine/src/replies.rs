@@ -191,7 +191,7 @@ impl Engine {
             (Note::Rollback, Method::TxRollbackOk) => self.rolled_back(id),
             (Note::Recover, Method::BasicRecoverOk) => {
                 self.up_channels[up].unacked.clear();
-                self.retire_if_done(id, up);
+                self.requeue_older(id);
             }
             _ => {}
         }
@@ -304,6 +304,11 @@ impl Engine {
         let state = &self.up_channels[up];
         let (upstream, number, owner, closing) = (state.upstream, state.number, state.owner, state.closing);
         self.tell_upstream(upstream, number, Method::ChannelCloseOk);
+        if let Some(channel) = owner.and_then(|o| self.channels.get_mut(o)) {
+            // Its answers come before its close.
+            channel.silent.retain(|s| *s != up);
+            channel.afterwards.append(&mut self.up_channels[up].withheld);
+        }
         if !closing {
             self.free_channel(up);
         }
