@@ -72,6 +72,8 @@ pub struct Scenario {
     pub pace: Pace,
     /// One step in so many is a stretch of quiet time; 0 for never.
     pub quiet_every: usize,
+    /// One step in so many makes a client stop reading, or go on; 0 for never.
+    pub stall_every: usize,
     /// The engine's limits.
     pub limits: Limits,
     /// Caps are low enough for clients to wait for each other.
@@ -106,6 +108,7 @@ impl Scenario {
             connection_errors: rng.chance(1, 4),
             pace: draw_pace(rng),
             quiet_every: *rng.pick(&[0, 200, 200, 400, 1000]),
+            stall_every: *rng.pick(&[0, 0, 50, 300]),
             limits: draw_limits(rng, tight),
             tight,
             confirms: *rng.pick(&[ConfirmStyle::Coalesced, ConfirmStyle::Single, ConfirmStyle::Mixed]),

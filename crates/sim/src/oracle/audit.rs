@@ -76,11 +76,17 @@ fn consumers(ix: QueueIx, oracle: &Oracle, broker: &Broker, vhost: &str, clients
     let queue = &oracle.queues[ix];
     let name = String::from_utf8_lossy(&queue.name);
     let Some(info) = broker.queue(vhost, &queue.name) else { return Ok(()) };
-    let mut live = 0;
+    let (mut live, mut moving) = (0, 0);
     for client in clients {
         for channel in client.channels.iter().filter(|c| c.state != State::Free) {
             for consumer in channel.consumers.iter().filter(|c| c.queue == ix && c.life != Life::Ended) {
                 live += 1;
+                if consumer.prefetch > 0 && consumer.unacked > 0 {
+                    // Warren may be moving it: with a small prefetch it begins again when its client has settled
+                    // what it holds, so that it never holds more than it asked for.
+                    moving += 1;
+                    continue;
+                }
                 let room = consumer.no_ack || consumer.prefetch == 0 || consumer.unacked < consumer.prefetch;
                 if room && info.ready > 0 && channel.tx_settles.is_empty() {
                     return Err(format!(
@@ -92,7 +98,7 @@ fn consumers(ix: QueueIx, oracle: &Oracle, broker: &Broker, vhost: &str, clients
             }
         }
     }
-    if info.consumers != live {
+    if info.consumers > live || info.consumers + moving < live {
         return Err(format!("queue '{name}' has {} consumers, clients have {live}", info.consumers));
     }
     Ok(())

@@ -177,6 +177,12 @@ impl World {
     pub fn run(&mut self, steps: u64) -> Check {
         while self.steps < steps {
             self.step()?;
+            let stall = self.scenario.stall_every;
+            if stall > 0 && self.rng.chance(1, stall) {
+                let place = self.rng.below(self.clients.len());
+                let stalled = self.rng.chance(2, 3);
+                self.inflict(&Fault::Stall(place, stalled))?;
+            }
             let quiet = self.scenario.quiet_every;
             if quiet > 0 && self.rng.chance(1, quiet) {
                 self.quiet_time()?;

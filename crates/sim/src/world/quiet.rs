@@ -3,6 +3,7 @@
 use super::{Action, Middle, World};
 use crate::client::handshake::Stage;
 use crate::cover::Path;
+use crate::fault::Fault;
 use crate::oracle::{Check, audit};
 
 /// Most actions that may follow from what is under way at one moment, before it counts as endless.
@@ -37,6 +38,7 @@ impl World {
     pub(super) fn settle(&mut self) -> Check {
         let patience = if self.scenario.tight { PATIENCE_WHEN_TIGHT } else { PATIENCE };
         let deadline = self.now + patience;
+        self.let_all_read()?;
         self.drain()?;
         while let Some(waits) = self.waits_for().filter(|_| !self.may_wait()) {
             let next = self.next_deadline().unwrap_or(u64::MAX);
@@ -51,6 +53,11 @@ impl World {
         }
         self.hit(Path::Settled);
         Ok(())
+    }
+
+    /// Clients that had stopped reading go on.
+    fn let_all_read(&mut self) -> Check {
+        (0..self.clients.len()).try_for_each(|place| self.inflict(&Fault::Stall(place, false)))
     }
 
     /// Moves octets and lets the broker work until nothing is left to do without a client's or the clock's doing.
@@ -135,6 +142,7 @@ impl World {
     /// Every client ends its session, then the engines stop: nothing may be left.
     pub(super) fn finish(&mut self, steps: u64) -> Check {
         self.hurry = true;
+        self.let_all_read()?;
         // Some of it as it would happen, one thing among others; the rest until all is done.
         while self.steps < steps + steps / 4 && self.clients.iter().any(|c| c.stage != Stage::Gone) {
             self.step()?;
