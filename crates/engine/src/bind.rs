@@ -9,6 +9,7 @@ use crate::channel::{Mode, Switch};
 use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId, UpstreamId};
+use crate::sources::Sources;
 use crate::tags::TagSet;
 use crate::timers::TimerKey;
 use crate::upstream::{Incoming, Pending, Purpose, REPLY_TO, Stage, UpChannel};
@@ -234,11 +235,13 @@ impl Engine {
             unproven: false,
             unconfirmed: TagSet::default(),
             barrier_after: 0,
+            sources: Sources::default(),
             unacked: TagSet::starting_at(1),
             pending: [Pending::Open].into(),
             incoming: Incoming::None,
             applied_prefetch: None,
             applied_global: None,
+            discarding: false,
             withheld: Vec::new(),
             deadline: None,
         });
@@ -312,8 +315,12 @@ impl Engine {
         let Some(state) = self.up_channels.get_mut(up) else {
             return;
         };
-        state.owner = None;
-        state.withheld = Vec::new();
+        let withheld = std::mem::take(&mut state.withheld);
+        if let Some(channel) = state.owner.take().and_then(|o| self.channels.get_mut(o)) {
+            channel.silent.retain(|s| *s != up);
+            channel.afterwards.extend_from_slice(&withheld);
+        }
+        let Some(state) = self.up_channels.get_mut(up) else { return };
         if state.closing {
             return;
         }

@@ -73,7 +73,10 @@ impl Engine {
     fn deliver_run(&mut self, up: UpChannelId, buf: &mut [u8], first: &Frame) -> Option<usize> {
         let state = self.up_channels.get_mut(up)?;
         let channel = self.channels.get_mut(state.owner?)?;
-        if channel.speaking.is_some() || state.incoming != Incoming::None || state.closing {
+        if channel.speaking.is_some()
+            || state.incoming != Incoming::None
+            || channel.standing != Standing::Open
+        {
             return None;
         }
         let session = self.sessions.get(channel.session)?;
@@ -85,11 +88,14 @@ impl Engine {
             && let Some(after) = whole_delivery(buf, &method, max_payload)
         {
             let tag_at = method.start + HEADER_LEN + tag_at;
-            let (no_ack, reply_to) =
-                (channel.consumers[consumer].no_ack, channel.consumers[consumer].reply_to);
+            let consumer = &channel.consumers[consumer];
+            let (no_ack, reply_to) = (consumer.no_ack, consumer.reply_to);
             let tag = get_u64(buf, tag_at);
             if reply_to || tag != state.unacked.next() {
                 break;
+            }
+            if !no_ack {
+                state.sources.note(tag, consumer.source, &state.unacked);
             }
             state.unacked.push(!no_ack);
             let client_tag = channel.next_delivery;
@@ -274,6 +280,17 @@ impl Engine {
         };
         state.incoming = if missing == 0 { Incoming::None } else { Incoming::Body(missing) };
 
+        if state.discarding {
+            state.discarding = missing > 0;
+            let owner = state.owner;
+            if missing == 0
+                && let Some(channel) = owner
+            {
+                self.commit(Link::Upstream(id), buf);
+                self.closing_progress(channel, up);
+            }
+            return;
+        }
         let Some(channel) = state.owner else {
             return self.orphan_progress(up);
         };

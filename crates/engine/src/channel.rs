@@ -67,6 +67,10 @@ pub(crate) struct Consumer {
     pub(crate) prefetch: Option<u16>,
     pub(crate) up: UpChannelId,
     pub(crate) state: ConsumerState,
+    /// Its number on the channel, from 1.
+    pub(crate) source: u32,
+    /// What must be settled on the old binding before it begins again.
+    pub(crate) settling: Vec<u64>,
     /// Direct reply-to: its deliveries do not count, and it cannot move.
     pub(crate) reply_to: bool,
     /// It must stay where it is: exclusive, direct reply-to, or on a stream.
@@ -82,8 +86,8 @@ pub(crate) enum ConsumerState {
     Active,
     /// Being moved: cancel-ok of the old binding is awaited.
     Cancelling,
-    /// Being moved: what the old binding delivered, up to a tag of its, must be settled, because its prefetch is small.
-    Settling { through: u64 },
+    /// Being moved: what the old binding delivered to it must be settled, because its prefetch is small.
+    Settling,
     /// The client has cancelled it; its cancel-ok is awaited.
     Ending,
 }
@@ -131,6 +135,8 @@ pub(crate) struct Channel {
     pub(crate) prefetch: Option<u16>,
     pub(crate) global_prefetch: Option<u16>,
     pub(crate) consumers: Vec<Consumer>,
+    /// The number of the consumer begun last.
+    pub(crate) last_source: u32,
     /// The consumer of the last delivery, to spare a search.
     pub(crate) recent_consumer: usize,
     /// The client's next publish number (confirm mode), from 1.
@@ -177,6 +183,7 @@ impl Channel {
             prefetch: None,
             global_prefetch: None,
             consumers: Vec::new(),
+            last_source: 0,
             recent_consumer: 0,
             next_publish: 1,
             publishes: Segments::default(),

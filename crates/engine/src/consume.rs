@@ -65,6 +65,7 @@ impl Engine {
         let fixed = reply_to || consume.exclusive || consume.arguments.get(b"x-stream-offset").is_some();
         let channel = &mut self.channels[id];
         channel.pinned |= reply_to;
+        channel.last_source += 1;
         channel.consumers.push(Consumer {
             tag: tag.into(),
             queue: queue.clone(),
@@ -75,6 +76,8 @@ impl Engine {
             prefetch,
             up,
             state: ConsumerState::Starting,
+            source: channel.last_source,
+            settling: Vec::new(),
             reply_to,
             fixed,
         });
@@ -117,13 +120,16 @@ impl Engine {
         };
         let (up, state) = (self.channels[id].consumers[at].up, self.channels[id].consumers[at].state);
         match state {
-            ConsumerState::Settling { .. } => {
+            ConsumerState::Settling => {
                 self.channels[id].consumers.remove(at);
                 if answer {
                     self.answer(id, Method::BasicCancelOk(basic::CancelOk { consumer_tag: tag }));
                 }
                 self.retire_if_done(id, up);
                 Ok(Flow::Done)
+            }
+            ConsumerState::Active if Some(up) != self.channels[id].current && self.prove_first(id) => {
+                Ok(Flow::Hold)
             }
             ConsumerState::Active if !answer || self.may_ask(id, up) => {
                 self.channels[id].consumers[at].state = ConsumerState::Ending;

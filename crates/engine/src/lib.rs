@@ -34,6 +34,7 @@ mod replies;
 mod requests;
 mod segments;
 pub mod session;
+mod sources;
 mod switch;
 mod tables;
 pub mod tags;

@@ -1,6 +1,6 @@
 //! How a client's channel ends: by its own close, by an error, or with its session.
 
-use warren_wire::method::Method;
+use warren_wire::method::{Method, channel};
 
 use crate::channel::{Content, Mode, Standing, Switch};
 use crate::config::CloseMode;
@@ -23,19 +23,13 @@ impl Engine {
         }
         channel.content = Content::None;
         channel.assembly = None;
-        if channel.switch != Switch::None || !channel.held.is_empty() {
-            // What it published before is on its way: the close waits its turn.
-            let mut close = Vec::new();
-            let method = warren_wire::method::channel::Close {
-                reply_code: 200,
-                reply_text: b"",
-                class_id: 0,
-                method_id: 0,
-            };
-            Method::ChannelClose(method).write(channel.number, &mut close);
-            channel.held.extend_from_slice(&close);
+        let waits = channel.switch != Switch::None || !channel.held.is_empty();
+        // Closing an older binding can delete what a publish on the present one is meant for.
+        if waits || !channel.older.is_empty() && self.prove_first(id) {
+            self.close_later(id);
             return;
         }
+        let Some(channel) = self.channels.get_mut(id) else { return };
         channel.standing = Standing::Closing;
         channel.older = channel.bindings();
         channel.current = None;
@@ -49,6 +43,13 @@ impl Engine {
             }
         }
         self.finish_close(id);
+    }
+
+    /// What the channel sent before is on its way: its close waits its turn.
+    fn close_later(&mut self, id: ChannelId) {
+        let channel = &mut self.channels[id];
+        let close = channel::Close { reply_code: 200, reply_text: b"", class_id: 0, method_id: 0 };
+        Method::ChannelClose(close).write(channel.number, &mut channel.held);
     }
 
     /// Whether the route wants closes of channels that only published to be answered at once.

@@ -9,6 +9,7 @@ use crate::channel::{ConsumerState, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, SessionId, UpChannelId};
+use crate::sources::GOT;
 use crate::upstream::{Incoming, Note, Pending};
 
 impl Engine {
@@ -204,18 +205,18 @@ impl Engine {
         }
     }
 
-    fn queue_declared(&mut self, id: ChannelId, name: &[u8], exclusive: bool, lasting: bool) {
-        let Some(channel) = self.channels.get_mut(id) else {
-            return;
-        };
+    fn queue_declared(&mut self, id: ChannelId, name: &[u8], exclusive: bool, lasting: Option<bool>) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
         channel.last_queue = name.into();
         let session = channel.session;
-        if exclusive {
-            if let Some(session) = self.sessions.get_mut(session) {
-                session.exclusive.insert(name.into());
-            }
-        } else if lasting && let Some(tenant) = self.channel_tenant(id) {
-            self.tenants[tenant].lasting.insert(name);
+        if exclusive && let Some(session) = self.sessions.get_mut(session) {
+            session.exclusive.insert(name.into());
+        }
+        let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get_mut(t));
+        match (tenant, lasting) {
+            (Some(tenant), Some(true)) => tenant.lasting.insert(name),
+            (Some(tenant), Some(false)) => tenant.lasting.remove(name),
+            _ => {}
         }
     }
 
@@ -360,14 +361,21 @@ impl Engine {
             state.unacked.push(true);
             return;
         };
+        if self.channels.get(id).is_none_or(|c| c.standing != Standing::Open) {
+            // Its client has closed the channel: the message goes back to its queue.
+            state.unacked.push(true);
+            state.discarding = true;
+            return;
+        }
         let channel = &mut self.channels[id];
         let consumer = channel.consumer(deliver.consumer_tag).map(|at| &channel.consumers[at]);
         let (no_ack, reply_to) = consumer.map_or((false, false), |c| (c.no_ack, c.reply_to));
+        let source = consumer.map_or(GOT, |c| c.source);
         let client_tag = if reply_to {
             // Direct reply-to deliveries repeat the next number and do not count.
             channel.next_delivery
         } else {
-            self.number_delivery(id, up, deliver.delivery_tag, no_ack)
+            self.number_delivery(id, up, deliver.delivery_tag, source, no_ack)
         };
         let at = HEADER_LEN + 5 + deliver.consumer_tag.len();
         let mut copy = frame.to_vec();
@@ -379,7 +387,7 @@ impl Engine {
     fn got(&mut self, id: ChannelId, up: UpChannelId, no_ack: bool, frame: &[u8]) {
         let tag = warren_wire::frame::get_u64(frame, HEADER_LEN + 4);
         self.up_channels[up].incoming = Incoming::Header;
-        let client_tag = self.number_delivery(id, up, tag, no_ack);
+        let client_tag = self.number_delivery(id, up, tag, GOT, no_ack);
         let mut copy = frame.to_vec();
         put_u64(&mut copy, HEADER_LEN + 4, client_tag);
         self.metrics.delivered_messages += 1;
@@ -387,10 +395,20 @@ impl Engine {
     }
 
     /// Gives a delivery its number for the client.
-    fn number_delivery(&mut self, id: ChannelId, up: UpChannelId, tag: u64, no_ack: bool) -> u64 {
+    fn number_delivery(
+        &mut self,
+        id: ChannelId,
+        up: UpChannelId,
+        tag: u64,
+        source: u32,
+        no_ack: bool,
+    ) -> u64 {
         let state = &mut self.up_channels[up];
         while state.unacked.next() < tag && tag - state.unacked.next() < 1 << 16 {
             state.unacked.push(false);
+        }
+        if !no_ack {
+            state.sources.note(tag, source, &state.unacked);
         }
         state.unacked.push(!no_ack);
         let channel = &mut self.channels[id];

@@ -255,7 +255,8 @@ impl Engine {
                 .any(|k| declare.arguments.get(k).is_some())
             || declare.arguments.get(b"x-queue-type") == Some(Value::Str(b"stream"));
         let exclusive = declare.exclusive && !declare.passive;
-        let note = Note::Declare { exclusive, lasting: !exclusive && !declare.passive && !special };
+        let lasting = (!declare.passive).then_some(!exclusive && !special);
+        let note = Note::Declare { exclusive, lasting };
         // Its name must be known, even when the client does not wait for it.
         let method = Method::QueueDeclare(queue::Declare { no_wait: false, ..declare });
         if declare.no_wait {

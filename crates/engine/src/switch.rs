@@ -173,11 +173,13 @@ impl Engine {
 
     /// cancel-ok for a consumer that is being moved: it begins again on the current binding.
     pub(crate) fn consumer_cancelled(&mut self, id: ChannelId, up: UpChannelId, at: usize) {
-        let through = self.up_channels[up].unacked.highest().unwrap_or(0);
         let consumer = &mut self.channels[id].consumers[at];
         let small = consumer.prefetch.is_some_and(|p| p > 0 && p <= SMALL_PREFETCH);
-        consumer.state =
-            ConsumerState::Settling { through: if small && !consumer.no_ack { through } else { 0 } };
+        consumer.state = ConsumerState::Settling;
+        if small && !consumer.no_ack {
+            let state = &self.up_channels[up];
+            consumer.settling = state.sources.outstanding(consumer.source, &state.unacked);
+        }
         self.retire_if_done(id, up);
     }
 
@@ -187,12 +189,9 @@ impl Engine {
             // Nothing may be sent between tx.commit and its answer.
             let free = |c: &&Channel| c.current.is_some() && (c.tx.is_none() || c.awaiting == 0);
             let Some(channel) = self.channels.get(id).filter(free) else { return };
-            let settled = |c: &Consumer| match c.state {
-                ConsumerState::Settling { through } => {
-                    let lowest = self.up_channels.get(c.up).and_then(|s| s.unacked.lowest());
-                    lowest.is_none_or(|lowest| lowest > through)
-                }
-                _ => false,
+            let settled = |c: &Consumer| {
+                let open = |tag: &u64| self.up_channels.get(c.up).is_some_and(|s| s.unacked.contains(*tag));
+                c.state == ConsumerState::Settling && !c.settling.iter().any(open)
             };
             let Some(at) = channel.consumers.iter().position(settled) else { return };
             self.begin_consumer(id, at);

@@ -10,6 +10,7 @@ use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamI
 use crate::numbers::UpNumbers;
 use crate::outbox::Outbox;
 use crate::session::Tune;
+use crate::sources::Sources;
 use crate::tags::TagSet;
 use crate::time::Time;
 
@@ -107,7 +108,7 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) enum Note {
     Plain,
-    Declare { exclusive: bool, lasting: bool },
+    Declare { exclusive: bool, lasting: Option<bool> },
     Delete { name: Box<[u8]> },
     Consume { tag: Box<[u8]> },
     Cancel { tag: Box<[u8]> },
@@ -186,6 +187,8 @@ pub(crate) struct UpChannel {
     pub(crate) unconfirmed: TagSet,
     /// The last of them that a barrier has been sent after.
     pub(crate) barrier_after: u64,
+    /// Whose the unsettled deliveries are.
+    pub(crate) sources: Sources,
     /// Delivery tags that are not settled.
     pub(crate) unacked: TagSet,
     pub(crate) pending: VecDeque<Pending>,
@@ -193,6 +196,8 @@ pub(crate) struct UpChannel {
     /// The prefetch that was told to it last, for consumers and for the channel.
     pub(crate) applied_prefetch: Option<u16>,
     pub(crate) applied_global: Option<u16>,
+    /// The content that is under way interests nobody.
+    pub(crate) discarding: bool,
     /// Frames for the client that wait until another binding has finished its content.
     pub(crate) withheld: Vec<u8>,
     /// When a channel without owner is given up.
