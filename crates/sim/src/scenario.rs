@@ -72,6 +72,8 @@ pub struct Scenario {
     pub pace: Pace,
     /// One step in so many is a stretch of quiet time; 0 for never.
     pub quiet_every: usize,
+    /// Half of the messages are large.
+    pub flood: bool,
     /// One step in so many makes a client stop reading, or go on; 0 for never.
     pub stall_every: usize,
     /// The engine's limits.
@@ -94,6 +96,8 @@ impl Scenario {
             *weight = *rng.pick(&[0, 1, 1, 2, 6]);
         }
         let tight = rng.chance(1, 4);
+        let flood = rng.chance(1, 15);
+        let pace = draw_pace(rng);
         Scenario {
             between,
             workers: if rng.chance(1, 3) { 2 } else { 1 },
@@ -106,9 +110,10 @@ impl Scenario {
             roles,
             ops,
             connection_errors: rng.chance(1, 4),
-            pace: draw_pace(rng),
+            pace: Pace { piece: if flood { 300_000 } else { pace.piece }, ..pace },
             quiet_every: *rng.pick(&[0, 200, 200, 400, 1000]),
-            stall_every: *rng.pick(&[0, 0, 50, 300]),
+            flood,
+            stall_every: if flood { 50 } else { *rng.pick(&[0, 0, 50, 300]) },
             limits: draw_limits(rng, tight),
             tight,
             confirms: *rng.pick(&[ConfirmStyle::Coalesced, ConfirmStyle::Single, ConfirmStyle::Mixed]),
@@ -149,7 +154,7 @@ fn draw_limits(rng: &mut Rng, tight: bool) -> Limits {
         idle_channels: *rng.pick(&[0, 1, 4, 256]),
         upstream_outbox: *rng.pick(&[4096, 1 << 20]),
         // A client that reads little has its consumers moved away soon.
-        session_outbox: *rng.pick(&[8 << 20, 8 << 20, 20_000]),
+        session_outbox: *rng.pick(&[8 << 20, 8 << 20, 20_000, 2000]),
         allow_remote_guest: true,
         ..Limits::default()
     };

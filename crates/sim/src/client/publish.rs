@@ -37,7 +37,9 @@ pub struct Publish<'a> {
 impl Channel {
     /// Publishes one message, in as many frames as chance wants.
     pub fn publish(&mut self, publish: &Publish<'_>, me: Me, ctx: &mut Ctx<'_>) -> MsgId {
-        let size = draw_size(me.frame_max, ctx.rng);
+        let flood = ctx.scenario.flood && ctx.rng.chance(1, 2);
+        let size =
+            if flood { ctx.rng.between(100_000, 280_000) as usize } else { draw_size(me.frame_max, ctx.rng) };
         let id = ctx.oracle.add_message(self.chan, size, publish.exchange, publish.key);
         let nowhere = publish.targets.is_empty() && publish.offence.is_none() && publish.mandatory;
         ctx.oracle.messages[id].targets = publish.targets.clone();
