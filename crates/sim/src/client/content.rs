@@ -165,7 +165,9 @@ impl Channel {
             return Ok(());
         }
         consumer.unacked += 1;
-        if consumer.prefetch > 0 && consumer.unacked > consumer.prefetch {
+        // A consumer that Warren has moved may begin again while its client holds what came before, so that a
+        // client which settles in batches goes on: once more its prefetch, never more.
+        if consumer.prefetch > 0 && consumer.unacked > 2 * consumer.prefetch {
             return Err(format!(
                 "session {}: {} deliveries wait for acknowledgement, prefetch is {}",
                 me.session, consumer.unacked, consumer.prefetch

@@ -173,7 +173,8 @@ impl Warren {
         let emptied = client.tx.is_empty() && may_read && !session.resume;
         let over = match client.stage {
             Stage::Done => client.tx.is_empty() || !may_read,
-            _ => client.vanishing && emptied,
+            // A socket that is not read breaks when it is written to.
+            _ => client.vanishing && (emptied || !may_read && session.pending > 0),
         };
         if over || session.ending == Ending::Flushed && session.pending == 0 {
             possible.push((Action::EndClient(place), pace.client_io));
