@@ -71,6 +71,8 @@ pub(crate) struct Consumer {
     pub(crate) source: u32,
     /// What must be settled on the old binding before it begins again.
     pub(crate) settling: Vec<u64>,
+    /// But no longer than until then.
+    pub(crate) settling_until: Time,
     /// Direct reply-to: its deliveries do not count, and it cannot move.
     pub(crate) reply_to: bool,
     /// It must stay where it is: exclusive, direct reply-to, or on a stream.
@@ -120,6 +122,8 @@ pub(crate) struct Channel {
     /// Older bindings with something left on them: confirms, deliveries to settle, consumers that cannot move.
     pub(crate) older: Vec<UpChannelId>,
     pub(crate) switch: Switch,
+    /// Why it has its current binding.
+    pub(crate) moved_for: usize,
     /// It must stay where it is: an open transaction, or direct reply-to.
     pub(crate) pinned: bool,
     pub(crate) waiting_since: Time,
@@ -173,6 +177,7 @@ impl Channel {
             current: None,
             older: Vec::new(),
             switch: Switch::None,
+            moved_for: 0,
             pinned: false,
             waiting_since: Time::default(),
             held: Vec::new(),

@@ -187,7 +187,7 @@ impl Engine {
             Standing::Refused => return self.refused_frame(id, frame),
             Standing::Open => {}
         }
-        if channel.switch != Switch::None || !channel.held.is_empty() {
+        if channel.switch != Switch::None || !channel.held.is_empty() || channel.fault.is_some() {
             self.hold(id, frame);
             return;
         }

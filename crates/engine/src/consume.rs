@@ -78,6 +78,7 @@ impl Engine {
             state: ConsumerState::Starting,
             source: channel.last_source,
             settling: Vec::new(),
+            settling_until: self.now,
             reply_to,
             fixed,
         });

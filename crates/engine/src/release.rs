@@ -23,7 +23,7 @@ impl Engine {
         }
         channel.content = Content::None;
         channel.assembly = None;
-        let waits = channel.switch != Switch::None || !channel.held.is_empty();
+        let waits = channel.switch != Switch::None || !channel.held.is_empty() || channel.fault.is_some();
         // Closing an older binding can delete what a publish on the present one is meant for.
         if waits || !channel.older.is_empty() && self.prove_first(id) {
             self.close_later(id);

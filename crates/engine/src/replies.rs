@@ -5,7 +5,7 @@ use warren_wire::frame::{FRAME_BODY, FRAME_END, HEADER_LEN, put_u64, set_channel
 use warren_wire::method::{Method, basic, channel};
 
 use crate::api::Link;
-use crate::channel::{ConsumerState, Standing};
+use crate::channel::{Consumer, ConsumerState, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, SessionId, UpChannelId};
@@ -220,7 +220,24 @@ impl Engine {
         }
     }
 
+    /// A queue is gone whose consumer was about to begin again elsewhere: the client hears what the broker would have
+    /// told it.
+    fn cancel_settling(&mut self, id: ChannelId, queue: &[u8]) {
+        while let Some(channel) = self.channels.get_mut(id) {
+            let gone = |c: &Consumer| *c.queue == *queue && c.state == ConsumerState::Settling;
+            let Some(at) = channel.consumers.iter().position(gone) else { return };
+            let consumer = channel.consumers.remove(at);
+            let session = channel.session;
+            if self.sessions.get(session).is_some_and(|s| s.capabilities.consumer_cancel_notify) {
+                let cancel = basic::Cancel { consumer_tag: &consumer.tag, no_wait: true };
+                self.tell_channel(id, Method::BasicCancel(cancel));
+            }
+            self.retire_if_done(id, consumer.up);
+        }
+    }
+
     fn queue_deleted(&mut self, id: ChannelId, name: &[u8]) {
+        self.cancel_settling(id, name);
         let Some(session) = self.channels.get(id).map(|c| c.session) else {
             return;
         };

@@ -4,7 +4,7 @@ use warren_wire::frame::{HEADER_LEN, set_channel};
 use warren_wire::method::{Method, MethodId, basic, channel, confirm, exchange, method_id, queue};
 use warren_wire::table::{Table, Value};
 
-use crate::channel::{Mode, Switch};
+use crate::channel::{Consumer, ConsumerState, Mode, Switch};
 use crate::client::Flow;
 use crate::engine::Engine;
 use crate::fault::Fault;
@@ -71,16 +71,8 @@ impl Engine {
             Method::TxCommit | Method::TxRollback if self.channels[id].mode != Mode::Tx => {
                 Err(Fault::channel(406, "channel is not transactional", at))
             }
-            Method::TxCommit => {
-                let flow = self.pass_request(id, Need::Transaction, frame, false, Note::Commit)?;
-                if flow == Flow::Done {
-                    // RabbitMQ closes the connection for what comes before commit-ok.
-                    self.channels[id].switch = Switch::Awaiting;
-                }
-                Ok(flow)
-            }
-            Method::TxRollback => self.pass_request(id, Need::Transaction, frame, false, Note::Rollback),
-
+            Method::TxCommit => self.end_transaction(id, frame, Note::Commit),
+            Method::TxRollback => self.end_transaction(id, frame, Note::Rollback),
             Method::AccessRequest(_) => {
                 // Tickets are history; LavinMQ closes the connection for it.
                 self.answer(
@@ -299,6 +291,14 @@ impl Engine {
         let Some(up) = self.ensure(id, need) else {
             return Ok(Flow::Hold);
         };
+        let moving = |c: &Consumer| {
+            c.queue == name && c.state != ConsumerState::Settling && c.state != ConsumerState::Active
+        };
+        if self.channels[id].consumers.iter().any(moving) {
+            // A consumer of it is between two bindings: where it arrives, the queue must be there.
+            self.channels[id].switch = Switch::Awaiting;
+            return Ok(Flow::Hold);
+        }
         let note = Note::Delete { name: name.clone() };
         let method = Method::QueueDelete(queue::Delete { queue: &name, no_wait: false, ..delete });
         self.fits(up, &method)?;
@@ -387,6 +387,16 @@ impl Engine {
                 state.mode = Mode::Tx;
                 state.dirty = true;
             }
+        }
+        Ok(flow)
+    }
+
+    /// tx.commit or tx.rollback. What follows waits for the answer: it belongs to the next transaction, and RabbitMQ
+    /// closes the connection for what comes before commit-ok.
+    fn end_transaction(&mut self, id: ChannelId, frame: &[u8], note: Note) -> Result<Flow, Fault> {
+        let flow = self.pass_request(id, Need::Transaction, frame, false, note)?;
+        if flow == Flow::Done {
+            self.channels[id].switch = Switch::Awaiting;
         }
         Ok(flow)
     }

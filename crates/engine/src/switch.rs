@@ -8,13 +8,16 @@
 //! ```
 //! Consumers that cannot move stay on the old binding until they end: a channel can have several.
 
+use std::time::Duration;
+
 use warren_wire::method::{Method, basic};
 use warren_wire::table::Table;
 
 use crate::channel::{Channel, Consumer, ConsumerState, Content, Standing, Switch};
 use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId};
-use crate::upstream::{Incoming, Note, Pending, Purpose};
+use crate::timers::TimerKey;
+use crate::upstream::{Incoming, Note, Pending, Purpose, UpChannel};
 
 /// Reasons to bind, as in [`crate::metrics::BIND_WHYS`].
 pub(crate) const FIRST_USE: usize = 0;
@@ -27,6 +30,10 @@ pub(crate) const TRANSACTION: usize = 5;
 /// A prefetch up to this is one that the client counts on: the new binding begins only when the old one has nothing
 /// unsettled, so that the client never has more than it asked for.
 const SMALL_PREFETCH: u16 = 100;
+
+/// What a consumer with a small prefetch was still given while it was being cancelled should be settled before it
+/// begins again, but not for longer than this: its client may wait for more before it settles anything.
+const SETTLE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a frame needs of the binding it goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +101,7 @@ impl Engine {
         let old = channel.current.take();
         channel.purpose = to;
         channel.switch = Switch::Binding { why, rebound: old.is_some() };
+        channel.moved_for = why;
         if let Some(old) = old {
             channel.older.push(old);
             self.retire_if_done(id, old);
@@ -107,7 +115,7 @@ impl Engine {
         if channel.current == Some(up) || channel.standing != Standing::Open {
             return;
         }
-        self.resume_settled(id);
+        self.move_consumers(id);
         let (Some(channel), Some(state)) = (self.channels.get_mut(id), self.up_channels.get(up)) else {
             return;
         };
@@ -147,10 +155,15 @@ impl Engine {
         self.resume_settled(id);
         let Some(channel) = self.channels.get(id) else { return };
         let Some(current) = channel.current else { return };
+        // A slow reader's consumers go at once: what they hold is what the client does not read.
+        let urgent = channel.moved_for == SLOW_READER;
         let moves: Vec<usize> = (0..channel.consumers.len())
             .filter(|at| {
                 let c = &channel.consumers[*at];
-                c.up != current && c.state == ConsumerState::Active && self.is_movable(id, c)
+                c.up != current
+                    && c.state == ConsumerState::Active
+                    && self.is_movable(id, c)
+                    && (urgent || self.may_leave(c))
             })
             .collect();
         for at in moves {
@@ -163,6 +176,14 @@ impl Engine {
             let cancel = basic::Cancel { consumer_tag: &tag, no_wait: false };
             self.tell_upstream(upstream, number, Method::BasicCancel(cancel));
         }
+    }
+
+    /// Whether a consumer may go now. One with a small prefetch goes when its client holds nothing of it: a client
+    /// that waits for more before it settles what it holds must get more.
+    fn may_leave(&self, consumer: &Consumer) -> bool {
+        let small = consumer.prefetch.is_some_and(|p| p > 0 && p <= SMALL_PREFETCH);
+        let held = |s: &UpChannel| !s.sources.outstanding(consumer.source, &s.unacked).is_empty();
+        !small || consumer.no_ack || !self.up_channels.get(consumer.up).is_some_and(held)
     }
 
     /// Whether a consumer can be cancelled and begun again: its queue is known to outlive its last consumer.
@@ -179,19 +200,22 @@ impl Engine {
         if small && !consumer.no_ack {
             let state = &self.up_channels[up];
             consumer.settling = state.sources.outstanding(consumer.source, &state.unacked);
+            consumer.settling_until = self.now + SETTLE_WITHIN;
+            self.wheel.schedule(self.now + SETTLE_WITHIN, TimerKey::Channel(id));
         }
         self.retire_if_done(id, up);
     }
 
     /// Consumers that waited until what their old binding had delivered was settled begin again.
-    fn resume_settled(&mut self, id: ChannelId) {
+    pub(crate) fn resume_settled(&mut self, id: ChannelId) {
         loop {
             // Nothing may be sent between tx.commit and its answer.
             let free = |c: &&Channel| c.current.is_some() && (c.tx.is_none() || c.awaiting == 0);
             let Some(channel) = self.channels.get(id).filter(free) else { return };
             let settled = |c: &Consumer| {
                 let open = |tag: &u64| self.up_channels.get(c.up).is_some_and(|s| s.unacked.contains(*tag));
-                c.state == ConsumerState::Settling && !c.settling.iter().any(open)
+                c.state == ConsumerState::Settling
+                    && (c.settling_until <= self.now || !c.settling.iter().any(open))
             };
             let Some(at) = channel.consumers.iter().position(settled) else { return };
             self.begin_consumer(id, at);

@@ -253,6 +253,7 @@ impl Engine {
     }
 
     fn channel_timer(&mut self, id: ChannelId) {
+        self.resume_settled(id);
         let Some(channel) = self.channels.get(id) else {
             return;
         };

@@ -24,10 +24,9 @@ pub(crate) async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStr
         let share = now + deadline.saturating_duration_since(now) / left;
         match timeout_at(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) if !is_own_end(&stream) => return Ok(stream),
-            Ok(Ok(_)) => failures.push(format!(
-                "{address}: {}",
-                io::Error::from(io::ErrorKind::ConnectionRefused)
-            )),
+            Ok(Ok(_)) => {
+                failures.push(format!("{address}: {}", io::Error::from(io::ErrorKind::ConnectionRefused)))
+            }
             Ok(Err(error)) => failures.push(format!("{address}: {error}")),
             Err(_) => failures.push(format!("{address}: no answer within {:?}", share - now)),
         }
@@ -49,10 +48,7 @@ mod tests {
     use super::*;
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime")
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime")
     }
 
     #[test]
@@ -60,9 +56,7 @@ mod tests {
         // localhost usually has two addresses; the listener has one of them.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
         let port = listener.local_addr().expect("bound").port();
-        let stream = runtime()
-            .block_on(tcp("localhost", port, Duration::from_secs(2)))
-            .expect("listening");
+        let stream = runtime().block_on(tcp("localhost", port, Duration::from_secs(2))).expect("listening");
         assert_eq!(stream.peer_addr().expect("connected").port(), port);
     }
 
@@ -71,12 +65,8 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
         let port = free.local_addr().expect("bound").port();
         drop(free);
-        let text = runtime()
-            .block_on(tcp("127.0.0.1", port, Duration::from_secs(2)))
-            .expect_err("nobody listens");
-        assert!(
-            text.contains(&format!("127.0.0.1:{port}: ")) && text.contains("os error"),
-            "{text}"
-        );
+        let text =
+            runtime().block_on(tcp("127.0.0.1", port, Duration::from_secs(2))).expect_err("nobody listens");
+        assert!(text.contains(&format!("127.0.0.1:{port}: ")) && text.contains("os error"), "{text}");
     }
 }

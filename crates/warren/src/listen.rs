@@ -38,23 +38,16 @@ pub(crate) fn open(host: &str, port: u16) -> anyhow::Result<Vec<TcpListener>> {
 /// The addresses of listeners, for people.
 pub(crate) fn names(listeners: &[TcpListener]) -> String {
     let names = listeners.iter().filter_map(|listener| listener.local_addr().ok());
-    names
-        .map(|address| address.to_string())
-        .collect::<Vec<_>>()
-        .join(" and ")
+    names.map(|address| address.to_string()).collect::<Vec<_>>().join(" and ")
 }
 
 fn addresses(host: &str) -> anyhow::Result<Vec<IpAddr>> {
     // Both, whatever the hosts file says: a client on this machine may try either.
     if host.eq_ignore_ascii_case("localhost") {
-        return Ok(vec![
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ]);
+        return Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
     }
-    let found = (host, 0)
-        .to_socket_addrs()
-        .with_context(|| format!("cannot resolve {host:?} to listen there"))?;
+    let found =
+        (host, 0).to_socket_addrs().with_context(|| format!("cannot resolve {host:?} to listen there"))?;
     let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
     addresses.sort_unstable();
     addresses.dedup();
@@ -65,11 +58,7 @@ fn addresses(host: &str) -> anyhow::Result<Vec<IpAddr>> {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // A restart must not wait for connections of the last run to be forgotten.
     socket.set_reuse_address(true)?;
     // `::` stands for all addresses of both kinds; any other IPv6 address for itself.
@@ -84,9 +73,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Whether this machine has no such address (or no IPv6 at all).
 fn is_missing(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT]
-        .iter()
-        .any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+    [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT].iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
 }
 
 #[cfg(test)]
@@ -96,10 +83,7 @@ mod tests {
     #[test]
     fn localhost_has_one_port_on_all_addresses() {
         let listeners = open("localhost", 0).expect("loopback");
-        let ports: Vec<u16> = listeners
-            .iter()
-            .map(|l| l.local_addr().expect("bound").port())
-            .collect();
+        let ports: Vec<u16> = listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect();
         assert!(ports[0] > 0 && ports.iter().all(|p| *p == ports[0]), "{ports:?}");
     }
 
@@ -108,10 +92,7 @@ mod tests {
         let taken = open("127.0.0.1", 0).expect("loopback");
         let port = taken[0].local_addr().expect("bound").port();
         let error = format!("{:#}", open("127.0.0.1", port).expect_err("in use"));
-        assert!(
-            error.contains(&format!("cannot listen on 127.0.0.1:{port}")),
-            "{error}"
-        );
+        assert!(error.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{error}");
     }
 
     #[test]

@@ -12,9 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 /// Starts logging. What is queued is written when the guard is dropped.
 pub(crate) fn start() -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)

@@ -30,11 +30,7 @@ const SECONDS_MAX: u64 = 86_400;
 
 /// Words as given on the command line.
 #[derive(Debug, Default, Parser)]
-#[command(
-    name = "warren",
-    version,
-    about = "AMQP 0-9-1 proxy: many clients through few broker connections"
-)]
+#[command(name = "warren", version, about = "AMQP 0-9-1 proxy: many clients through few broker connections")]
 struct Raw {
     /// Where to listen: a name or an address; all addresses of a name [default: localhost]
     #[arg(short, long, value_name = "ADDRESS")]
@@ -99,11 +95,7 @@ impl fmt::Display for Upstream {
 impl Settings {
     /// The engine's view: one listener, one route, one farm, one backend.
     pub(crate) fn engine_config(&self) -> Config {
-        let limits = Limits {
-            auth_ttl: self.auth_ttl,
-            idle_timeout: self.idle,
-            ..Limits::default()
-        };
+        let limits = Limits { auth_ttl: self.auth_ttl, idle_timeout: self.idle, ..Limits::default() };
         Config::simple(&self.upstream.host, self.upstream.port, limits)
     }
 }
@@ -142,10 +134,7 @@ impl Refusal {
             Refusal::Arguments(error) => {
                 let text = error.render().to_string();
                 let line = text.lines().next().unwrap_or_default();
-                eprintln!(
-                    "warren: {} (see warren --help)",
-                    line.strip_prefix("error: ").unwrap_or(line)
-                );
+                eprintln!("warren: {} (see warren --help)", line.strip_prefix("error: ").unwrap_or(line));
             }
         }
         ExitCode::from(2)
@@ -163,12 +152,7 @@ fn resolve(raw: &Raw) -> Result<Settings, Invalid> {
         listen: listen(raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?,
         port: port("--port", raw.port.as_deref(), DEFAULT_PORT)?,
         http_port: port("--http-port", raw.http_port.as_deref(), DEFAULT_HTTP_PORT)?,
-        idle: seconds(
-            "--idle-connection-timeout",
-            raw.idle_connection_timeout.as_deref(),
-            1,
-            5,
-        )?,
+        idle: seconds("--idle-connection-timeout", raw.idle_connection_timeout.as_deref(), 1, 5)?,
         workers: workers(raw.workers.as_deref())?,
         auth_ttl: seconds("--auth-ttl", raw.auth_ttl.as_deref(), 0, 60)?,
         upstream: upstream(raw.upstream.as_deref())?,
@@ -177,21 +161,13 @@ fn resolve(raw: &Raw) -> Result<Settings, Invalid> {
 
 fn listen(text: &str) -> Result<String, Invalid> {
     let problem = "a host name or an IP address is needed, without a port";
-    let host = host(text).ok_or_else(|| Invalid {
-        setting: "--listen",
-        problem: format!("{text:?}: {problem}"),
-    })?;
+    let host =
+        host(text).ok_or_else(|| Invalid { setting: "--listen", problem: format!("{text:?}: {problem}") })?;
     Ok(host.to_owned())
 }
 
 fn port(setting: &'static str, text: Option<&str>, default: u16) -> Result<u16, Invalid> {
-    let number = whole(
-        setting,
-        text,
-        "a port",
-        0..=u64::from(u16::MAX),
-        u64::from(default),
-    )?;
+    let number = whole(setting, text, "a port", 0..=u64::from(u16::MAX), u64::from(default))?;
     Ok(u16::try_from(number).unwrap_or(default))
 }
 
@@ -202,13 +178,7 @@ fn seconds(setting: &'static str, text: Option<&str>, least: u64, default: u64) 
 fn workers(text: Option<&str>) -> Result<usize, Invalid> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let default = cores.min(DEFAULT_WORKERS_MAX);
-    let number = whole(
-        "--workers",
-        text,
-        "a number of threads",
-        1..=WORKERS_MAX,
-        default as u64,
-    )?;
+    let number = whole("--workers", text, "a number of threads", 1..=WORKERS_MAX, default as u64)?;
     Ok(usize::try_from(number).unwrap_or(default))
 }
 
@@ -222,25 +192,17 @@ fn whole(
 ) -> Result<u64, Invalid> {
     let Some(text) = text else { return Ok(default) };
     // u64's own reader would let a sign pass.
-    let number = text
-        .parse()
-        .ok()
-        .filter(|n| allowed.contains(n) && !text.starts_with('+'));
+    let number = text.parse().ok().filter(|n| allowed.contains(n) && !text.starts_with('+'));
     number.ok_or_else(|| {
         let (least, most) = (allowed.start(), allowed.end());
-        Invalid {
-            setting,
-            problem: format!("{text:?} is not {what} from {least} to {most}"),
-        }
+        Invalid { setting, problem: format!("{text:?} is not {what} from {least} to {most}") }
     })
 }
 
 /// The broker's address. Its text is never repeated when it is refused: there may be a password in it.
 fn upstream(text: Option<&str>) -> Result<Upstream, Invalid> {
-    let refuse = |problem: &str| Invalid {
-        setting: "broker",
-        problem: format!("{problem}; use amqp://HOST[:PORT]"),
-    };
+    let refuse =
+        |problem: &str| Invalid { setting: "broker", problem: format!("{problem}; use amqp://HOST[:PORT]") };
     let text = text.ok_or_else(|| refuse("no address given"))?;
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(refuse("the address has no scheme"));
@@ -255,9 +217,7 @@ fn upstream(text: Option<&str>) -> Result<Upstream, Invalid> {
         return Err(refuse("no user or password here, clients bring their own"));
     }
     if authority.contains(['/', '?', '#']) {
-        return Err(refuse(
-            "no virtual host or parameters here, clients bring their own",
-        ));
+        return Err(refuse("no virtual host or parameters here, clients bring their own"));
     }
     let (name, number) = match authority.rsplit_once(':') {
         Some((name, number)) if !number.contains(']') => (name, Some(number)),
@@ -266,10 +226,7 @@ fn upstream(text: Option<&str>) -> Result<Upstream, Invalid> {
     let port = match number {
         None => AMQP_PORT,
         Some(number) => {
-            let port = number
-                .parse()
-                .ok()
-                .filter(|port| *port > 0 && !number.starts_with('+'));
+            let port = number.parse().ok().filter(|port| *port > 0 && !number.starts_with('+'));
             port.ok_or_else(|| refuse("the port is not a number from 1 to 65535"))?
         }
     };
@@ -277,18 +234,13 @@ fn upstream(text: Option<&str>) -> Result<Upstream, Invalid> {
         return Err(refuse("an IPv6 address needs brackets"));
     }
     let host = host(name).ok_or_else(|| refuse("the host is not a name or an IP address"))?;
-    Ok(Upstream {
-        host: host.to_owned(),
-        port,
-    })
+    Ok(Upstream { host: host.to_owned(), port })
 }
 
 /// A host name or an address; an IPv6 address with or without brackets. Returned without them.
 fn host(text: &str) -> Option<&str> {
     if let Some(inner) = text.strip_prefix('[') {
-        return inner
-            .strip_suffix(']')
-            .filter(|address| address.parse::<Ipv6Addr>().is_ok());
+        return inner.strip_suffix(']').filter(|address| address.parse::<Ipv6Addr>().is_ok());
     }
     let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let valid = text.parse::<Ipv6Addr>().is_ok() || (!text.is_empty() && text.chars().all(name));

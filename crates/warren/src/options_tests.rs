@@ -1,11 +1,7 @@
 use super::*;
 
 fn parse(line: &str) -> Result<Settings, Refusal> {
-    from_arguments(
-        std::iter::once("warren")
-            .chain(line.split_whitespace())
-            .map(OsString::from),
-    )
+    from_arguments(std::iter::once("warren").chain(line.split_whitespace()).map(OsString::from))
 }
 
 fn refused(line: &str) -> String {
@@ -18,21 +14,9 @@ fn refused(line: &str) -> String {
 #[test]
 fn only_the_broker_is_needed() {
     let settings = parse("amqp://rabbit").expect("valid");
-    assert_eq!(
-        (settings.listen.as_str(), settings.port, settings.http_port),
-        ("localhost", 5673, 15673)
-    );
-    assert_eq!(
-        (settings.idle, settings.auth_ttl),
-        (Duration::from_secs(5), Duration::from_secs(60))
-    );
-    assert_eq!(
-        settings.upstream,
-        Upstream {
-            host: "rabbit".into(),
-            port: 5672
-        }
-    );
+    assert_eq!((settings.listen.as_str(), settings.port, settings.http_port), ("localhost", 5673, 15673));
+    assert_eq!((settings.idle, settings.auth_ttl), (Duration::from_secs(5), Duration::from_secs(60)));
+    assert_eq!(settings.upstream, Upstream { host: "rabbit".into(), port: 5672 });
     assert!((1..=8).contains(&settings.workers));
 }
 
@@ -46,25 +30,17 @@ fn everything_can_be_said() {
         idle: Duration::from_secs(30),
         workers: 3,
         auth_ttl: Duration::ZERO,
-        upstream: Upstream {
-            host: "10.0.0.1".into(),
-            port: 1234,
-        },
+        upstream: Upstream { host: "10.0.0.1".into(), port: 1234 },
     };
     assert_eq!(parse(line).expect("valid"), expected);
 }
 
 #[test]
 fn settings_reach_the_engine() {
-    let config = parse("-t 30 --auth-ttl 7 amqp://rabbit:1234")
-        .expect("valid")
-        .engine_config();
+    let config = parse("-t 30 --auth-ttl 7 amqp://rabbit:1234").expect("valid").engine_config();
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(30));
     assert_eq!(config.limits.auth_ttl, Duration::from_secs(7));
-    assert_eq!(
-        (config.backends[0].host.as_str(), config.backends[0].port),
-        ("rabbit", 1234)
-    );
+    assert_eq!((config.backends[0].host.as_str(), config.backends[0].port), ("rabbit", 1234));
 }
 
 #[test]
@@ -107,10 +83,7 @@ fn what_is_wrong_is_named_in_one_line() {
         ("amqp://h/vhost", "broker", "virtual host"),
     ] {
         let text = refused(line);
-        assert!(
-            text.starts_with(&format!("{setting}: ")) && text.contains(hint),
-            "{line}: {text}"
-        );
+        assert!(text.starts_with(&format!("{setting}: ")) && text.contains(hint), "{line}: {text}");
         assert_eq!(text.lines().count(), 1);
     }
 }

@@ -65,10 +65,7 @@ impl Socket {
             Socket::Plain(stream) => {
                 let (n, total) = match slices {
                     [one] => (stream.try_write(one)?, one.len()),
-                    many => (
-                        stream.try_write_vectored(many)?,
-                        many.iter().map(|s| s.len()).sum(),
-                    ),
+                    many => (stream.try_write_vectored(many)?, many.iter().map(|s| s.len()).sum()),
                 };
                 if n < total {
                     forget_ready(stream, Interest::WRITABLE);

@@ -12,10 +12,7 @@ const NO_BROKER: &str = "amqp://127.0.0.1:1";
 
 fn warren(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
-    command
-        .args(arguments.split_whitespace())
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null());
+    command.args(arguments.split_whitespace()).env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
 
@@ -33,42 +30,25 @@ struct Running {
 
 impl Running {
     fn start(arguments: &str) -> Running {
-        let mut child = warren(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
+        let mut child = warren(arguments).stderr(Stdio::piped()).spawn().expect("the program runs");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let mut line = String::new();
         while !line.contains("listening for clients on ") {
             line.clear();
-            assert!(
-                log.read_line(&mut line).expect("readable") > 0,
-                "no line says where it listens"
-            );
+            assert!(log.read_line(&mut line).expect("readable") > 0, "no line says where it listens");
         }
         let addresses = |after: &str| -> Vec<String> {
             let rest = line.split_once(after).expect(after).1;
             let list = rest.split([',', ';']).next().expect("a list");
-            list.split(" and ")
-                .map(|address| address.trim().to_owned())
-                .collect()
+            list.split(" and ").map(|address| address.trim().to_owned()).collect()
         };
         let (clients, http) = (addresses("for clients on "), addresses("for HTTP on "));
-        Running {
-            child,
-            clients,
-            http,
-            log,
-        }
+        Running { child, clients, http, log }
     }
 
     fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.http[0]).expect("HTTP is served");
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n"
-        )
-        .expect("writable");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n").expect("writable");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("readable");
         answer
@@ -114,10 +94,7 @@ fn bad_settings_end_with_status_2_and_one_line() {
         let output = refused(arguments);
         let text = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(2), "{arguments}: {text}");
-        assert!(
-            text.starts_with("warren: ") && text.contains(named),
-            "{arguments}: {text}"
-        );
+        assert!(text.starts_with("warren: ") && text.contains(named), "{arguments}: {text}");
         assert_eq!(text.lines().count(), 1, "{arguments}: {text}");
         assert!(!text.contains("secret"), "{text}");
     }
@@ -127,11 +104,7 @@ fn bad_settings_end_with_status_2_and_one_line() {
 fn help_is_not_an_error() {
     let output = refused("--help");
     assert!(output.status.success());
-    assert!(
-        String::from_utf8(output.stdout)
-            .expect("text")
-            .contains("--auth-ttl")
-    );
+    assert!(String::from_utf8(output.stdout).expect("text").contains("--auth-ttl"));
 }
 
 #[test]
@@ -140,11 +113,7 @@ fn a_port_in_use_ends_it_with_status_1() {
     let port = running.clients[0].rsplit_once(':').expect("address").1;
     let output = refused(&format!("-l 127.0.0.1 -p {port} -b 0 {NO_BROKER}"));
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        String::from_utf8(output.stderr)
-            .expect("text")
-            .contains(&format!("127.0.0.1:{port}"))
-    );
+    assert!(String::from_utf8(output.stderr).expect("text").contains(&format!("127.0.0.1:{port}")));
 }
 
 #[test]
@@ -159,21 +128,12 @@ fn ports_open_without_a_broker() {
 fn health_and_metrics_are_served() {
     let running = Running::start(&format!("-l 127.0.0.1 -p 0 -b 0 --workers 2 {NO_BROKER}"));
     let health = running.get("/healthz");
-    assert!(
-        health.starts_with("HTTP/1.1 200") && health.contains("\r\n\r\nok"),
-        "{health}"
-    );
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains("\r\n\r\nok"), "{health}");
     let metrics = running.get("/metrics");
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
-    assert!(
-        metrics.contains("content-type: application/openmetrics-text"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("content-type: application/openmetrics-text"), "{metrics}");
     assert!(metrics.contains("\nwarren_client_connections 0\n"), "{metrics}");
-    assert!(
-        metrics.contains("\nwarren_published_messages_total 0\n"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("\nwarren_published_messages_total 0\n"), "{metrics}");
     assert!(running.get("/nothing").starts_with("HTTP/1.1 404"));
 }
 

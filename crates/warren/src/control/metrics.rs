@@ -63,10 +63,7 @@ impl Counts {
 /// The counters and the process, as text.
 pub(super) fn text(metrics: Metrics) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot {
-        metrics,
-        process: Process::now(),
-    }));
+    registry.register_collector(Box::new(Snapshot { metrics, process: Process::now() }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -128,31 +125,11 @@ type Sample = (&'static str, &'static str, u64);
 
 fn gauges(m: &Metrics) -> [Sample; 6] {
     [
-        (
-            "warren_client_connections",
-            "Client connections",
-            m.client_connections,
-        ),
-        (
-            "warren_upstream_connections",
-            "Connections to brokers",
-            m.upstream_connections,
-        ),
-        (
-            "warren_client_channels",
-            "Channels that clients have open",
-            m.client_channels,
-        ),
-        (
-            "warren_upstream_channels",
-            "Channels open at brokers, idle ones included",
-            m.upstream_channels,
-        ),
-        (
-            "warren_waiting_channels",
-            "Client channels that wait for an upstream channel",
-            m.waiting_channels,
-        ),
+        ("warren_client_connections", "Client connections", m.client_connections),
+        ("warren_upstream_connections", "Connections to brokers", m.upstream_connections),
+        ("warren_client_channels", "Channels that clients have open", m.client_channels),
+        ("warren_upstream_channels", "Channels open at brokers, idle ones included", m.upstream_channels),
+        ("warren_waiting_channels", "Client channels that wait for an upstream channel", m.waiting_channels),
         ("warren_buffer_bytes", "Memory that buffers hold", m.buffer_octets),
     ]
 }
@@ -160,71 +137,27 @@ fn gauges(m: &Metrics) -> [Sample; 6] {
 /// The encoder appends `_total`.
 fn counters(m: &Metrics) -> [Sample; 13] {
     [
-        (
-            "warren_client_received_bytes",
-            "Bytes read from clients",
-            m.client_received_octets,
-        ),
-        (
-            "warren_client_sent_bytes",
-            "Bytes written to clients",
-            m.client_sent_octets,
-        ),
-        (
-            "warren_upstream_received_bytes",
-            "Bytes read from brokers",
-            m.upstream_received_octets,
-        ),
-        (
-            "warren_upstream_sent_bytes",
-            "Bytes written to brokers",
-            m.upstream_sent_octets,
-        ),
+        ("warren_client_received_bytes", "Bytes read from clients", m.client_received_octets),
+        ("warren_client_sent_bytes", "Bytes written to clients", m.client_sent_octets),
+        ("warren_upstream_received_bytes", "Bytes read from brokers", m.upstream_received_octets),
+        ("warren_upstream_sent_bytes", "Bytes written to brokers", m.upstream_sent_octets),
         (
             "warren_published_messages",
             "Complete messages from clients, passed on to brokers",
             m.published_messages,
         ),
-        (
-            "warren_delivered_messages",
-            "Messages delivered to clients",
-            m.delivered_messages,
-        ),
-        (
-            "warren_returned_messages",
-            "Messages returned to clients as unroutable",
-            m.returned_messages,
-        ),
-        (
-            "warren_client_connects",
-            "Client connections accepted",
-            m.client_connects,
-        ),
-        (
-            "warren_upstream_connects",
-            "Connections to brokers that became ready",
-            m.upstream_connects,
-        ),
+        ("warren_delivered_messages", "Messages delivered to clients", m.delivered_messages),
+        ("warren_returned_messages", "Messages returned to clients as unroutable", m.returned_messages),
+        ("warren_client_connects", "Client connections accepted", m.client_connects),
+        ("warren_upstream_connects", "Connections to brokers that became ready", m.upstream_connects),
         (
             "warren_upstream_connect_failures",
             "Connections to brokers that failed",
             m.upstream_connect_failures,
         ),
-        (
-            "warren_channel_errors",
-            "Client channels closed with an error",
-            m.channel_errors,
-        ),
-        (
-            "warren_barriers",
-            "Barriers sent to prove that publishes were processed",
-            m.barriers,
-        ),
-        (
-            "warren_hand_offs",
-            "Sessions handed from one worker to another",
-            m.hand_offs,
-        ),
+        ("warren_channel_errors", "Client channels closed with an error", m.channel_errors),
+        ("warren_barriers", "Barriers sent to prove that publishes were processed", m.barriers),
+        ("warren_hand_offs", "Sessions handed from one worker to another", m.hand_offs),
     ]
 }
 
@@ -251,11 +184,7 @@ impl Process {
     fn gauges(&self) -> impl Iterator<Item = Sample> {
         let known = |name, help, value: Option<u64>| value.map(|value| (name, help, value));
         [
-            known(
-                "process_resident_memory_bytes",
-                "Memory of the process",
-                self.resident,
-            ),
+            known("process_resident_memory_bytes", "Memory of the process", self.resident),
             known("process_open_fds", "Open file descriptors", self.open),
             known("process_max_fds", "File descriptors that may be open", self.most),
         ]
@@ -269,8 +198,7 @@ mod tests {
     use super::*;
 
     fn value<'a>(text: &'a str, sample: &str) -> Option<&'a str> {
-        text.lines()
-            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
+        text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
     }
 
     #[test]
@@ -302,38 +230,22 @@ mod tests {
         ] {
             assert_eq!(value(&text, name), Some("0"), "{name} in {text}");
         }
-        for name in [
-            "process_resident_memory_bytes",
-            "process_open_fds",
-            "process_max_fds",
-        ] {
+        for name in ["process_resident_memory_bytes", "process_open_fds", "process_max_fds"] {
             assert!(value(&text, name).is_some_and(|v| v != "0"), "{name} in {text}");
         }
     }
 
     #[test]
     fn values_are_under_their_own_names() {
-        let mut metrics = Metrics {
-            client_connections: 3,
-            published_messages: 1 << 40,
-            ..Metrics::default()
-        };
+        let mut metrics =
+            Metrics { client_connections: 3, published_messages: 1 << 40, ..Metrics::default() };
         metrics.client_closes[1] = 7;
         metrics.binds[2][3] = 9;
         let text = text(metrics).expect("encodes");
         assert_eq!(value(&text, "warren_client_connections"), Some("3"));
-        assert_eq!(
-            value(&text, "warren_published_messages_total"),
-            Some("1099511627776")
-        );
-        assert_eq!(
-            value(&text, "warren_client_closes_total{reason=\"vanished\"}"),
-            Some("7")
-        );
-        assert_eq!(
-            value(&text, "warren_binds_total{kind=\"rebound\",why=\"own_lane\"}"),
-            Some("9")
-        );
+        assert_eq!(value(&text, "warren_published_messages_total"), Some("1099511627776"));
+        assert_eq!(value(&text, "warren_client_closes_total{reason=\"vanished\"}"), Some("7"));
+        assert_eq!(value(&text, "warren_binds_total{kind=\"rebound\",why=\"own_lane\"}"), Some("9"));
         assert!(text.ends_with("# EOF\n"));
     }
 }

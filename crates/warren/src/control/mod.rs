@@ -37,10 +37,7 @@ impl Control {
     /// Takes over the signals: to be done before the ports open, since whoever sees them open may already ask for
     /// an orderly end.
     pub(crate) fn new() -> anyhow::Result<Control> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start")?;
+        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
         let inside = runtime.enter();
         let signals = Signals::new().context("cannot take over SIGTERM and SIGINT")?;
         drop(inside);
@@ -94,12 +91,10 @@ async fn control(
 
 /// Completes when one worker has ended.
 async fn any(ends: &mut [oneshot::Receiver<()>]) {
-    poll_fn(
-        |cx| match ends.iter_mut().any(|end| pin!(end).poll(cx).is_ready()) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        },
-    )
+    poll_fn(|cx| match ends.iter_mut().any(|end| pin!(end).poll(cx).is_ready()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
     .await;
 }
 

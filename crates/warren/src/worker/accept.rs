@@ -37,10 +37,7 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
 /// Whether a client went away while it waited: nothing to pause for.
 fn is_the_clients(error: &io::Error) -> bool {
     use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn complain(silent_until: &Cell<Instant>, error: &io::Error) {

@@ -16,9 +16,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// A clock that shows zero now.
     pub(crate) fn start() -> Clock {
-        Clock {
-            start: Instant::now(),
-        }
+        Clock { start: Instant::now() }
     }
 
     /// The time. Read once per wake-up, not per frame.
@@ -29,9 +27,7 @@ impl Clock {
     /// When the clock will show `time`; far away when it never will.
     fn instant(self, time: Time) -> Instant {
         let never = || Instant::now() + Duration::from_secs(3600);
-        self.start
-            .checked_add(Duration::from_millis(time.0))
-            .unwrap_or_else(never)
+        self.start.checked_add(Duration::from_millis(time.0)).unwrap_or_else(never)
     }
 }
 
@@ -45,10 +41,7 @@ pub(crate) struct Timer {
 impl Timer {
     /// A timer that is not armed.
     pub(crate) fn new() -> Timer {
-        Timer {
-            armed: Cell::new(None),
-            earlier: Notify::new(),
-        }
+        Timer { armed: Cell::new(None), earlier: Notify::new() }
     }
 
     /// Says when the engine wants to be called. A later time than before needs nothing: the timer finds out when
@@ -91,10 +84,7 @@ mod tests {
 
     /// Runs on a worker's kind of runtime and returns how long it took.
     fn timed(work: impl Future<Output = ()>) -> Duration {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let start = Instant::now();
         LocalSet::new().block_on(&runtime, work);
         start.elapsed()

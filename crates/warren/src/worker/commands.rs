@@ -34,11 +34,7 @@ impl Worker {
                 self.links.begin(upstream);
                 spawn_local(Rc::clone(self).connect(upstream, backend));
             }
-            Command::HandOff {
-                session,
-                worker,
-                hand_off,
-            } => {
+            Command::HandOff { session, worker, hand_off } => {
                 if let Some(conn) = self.links.remove(Link::Session(session)) {
                     conn.send_off(worker, hand_off);
                 }
@@ -96,48 +92,19 @@ impl Worker {
     fn log(&self, event: Event) {
         let backend = |id: BackendId| self.config.backends.get(id).map_or("?", |b| b.name.as_str());
         match event {
-            Event::SessionOpened {
-                session,
-                peer,
-                user,
-                vhost,
-            } => {
+            Event::SessionOpened { session, peer, user, vhost } => {
                 tracing::debug!(?session, %peer, ?user, ?vhost, "client connected");
             }
-            Event::SessionEnded {
-                session,
-                peer,
-                lasted,
-                why,
-            } => {
+            Event::SessionEnded { session, peer, lasted, why } => {
                 tracing::debug!(?session, %peer, ?lasted, ?why, "client gone");
             }
-            Event::UpstreamOpened {
-                upstream,
-                backend: id,
-                purpose,
-            } => {
+            Event::UpstreamOpened { upstream, backend: id, purpose } => {
                 tracing::info!(?upstream, broker = backend(id), purpose, "connected to broker");
             }
-            Event::UpstreamEnded {
-                upstream,
-                backend: id,
-                why,
-                expected: true,
-            } => {
-                tracing::info!(
-                    ?upstream,
-                    broker = backend(id),
-                    ?why,
-                    "connection to broker ended"
-                );
+            Event::UpstreamEnded { upstream, backend: id, why, expected: true } => {
+                tracing::info!(?upstream, broker = backend(id), ?why, "connection to broker ended");
             }
-            Event::UpstreamEnded {
-                upstream,
-                backend: id,
-                why,
-                expected: false,
-            } => {
+            Event::UpstreamEnded { upstream, backend: id, why, expected: false } => {
                 tracing::warn!(?upstream, broker = backend(id), ?why, "connection to broker lost");
             }
         }

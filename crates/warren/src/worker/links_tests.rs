@@ -9,21 +9,14 @@ use super::*;
 
 /// A connection and its other end, on a worker's kind of runtime.
 fn connected<F: Future<Output = ()>>(test: impl FnOnce(Rc<Conn>, std::net::TcpStream) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
     let near = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
     let (far, _) = listener.accept().expect("connecting");
     near.set_nonblocking(true).expect("a socket");
     LocalSet::new().block_on(&runtime, async {
         let socket = Socket::plain(TcpStream::from_std(near).expect("registered"));
-        test(
-            Rc::new(Conn::new(Link::Session(SessionId::default()), socket)),
-            far,
-        )
-        .await;
+        test(Rc::new(Conn::new(Link::Session(SessionId::default()), socket)), far).await;
     });
 }
 
@@ -33,10 +26,7 @@ fn waiting(conn: &Rc<Conn>, reading: bool) -> JoinHandle<()> {
 }
 
 async fn woken(task: JoinHandle<()>) {
-    timeout(Duration::from_secs(10), task)
-        .await
-        .expect("it was woken")
-        .expect("no panic");
+    timeout(Duration::from_secs(10), task).await.expect("it was woken").expect("no panic");
 }
 
 /// Fills the socket until it takes no more.
@@ -71,9 +61,7 @@ fn octets_wake_only_who_reads() {
         sleep(SETTLED).await;
         assert!(!held.is_finished());
         held.abort();
-        timeout(Duration::from_secs(10), conn.ready(true))
-            .await
-            .expect("woken");
+        timeout(Duration::from_secs(10), conn.ready(true)).await.expect("woken");
         let mut space = [0; 100];
         assert_eq!(conn.socket.try_read(&mut space).expect("there"), 6);
         // The socket was emptied, and is known to be: then new octets must still be noticed.
@@ -91,14 +79,10 @@ fn the_end_is_seen_after_a_read_that_emptied_the_socket() {
         far.write_all(b"last words").expect("open");
         drop(far);
         sleep(SETTLED).await;
-        timeout(Duration::from_secs(10), conn.ready(true))
-            .await
-            .expect("woken");
+        timeout(Duration::from_secs(10), conn.ready(true)).await.expect("woken");
         let mut space = [0; 100];
         assert_eq!(conn.socket.try_read(&mut space).expect("there"), 10);
-        timeout(Duration::from_secs(10), conn.ready(true))
-            .await
-            .expect("woken");
+        timeout(Duration::from_secs(10), conn.ready(true)).await.expect("woken");
         assert_eq!(conn.socket.try_read(&mut space).expect("the end"), 0);
     });
 }

@@ -74,16 +74,9 @@ pub(crate) fn start_all(
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new()).unzip();
     let mut handles = Vec::with_capacity(count);
     for (number, messages) in inboxes.into_iter().enumerate() {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start a worker")?;
+        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a worker")?;
         let setup = Setup {
-            options: Options {
-                worker: number,
-                workers: count,
-                seed: RandomState::new().hash_one(number),
-            },
+            options: Options { worker: number, workers: count, seed: RandomState::new().hash_one(number) },
             config: Arc::clone(config),
             clock,
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
@@ -92,13 +85,8 @@ pub(crate) fn start_all(
         };
         let (end, ended) = oneshot::channel();
         let thread = thread::Builder::new().name(format!("worker-{number}"));
-        thread
-            .spawn(move || thread_main(runtime, setup, end))
-            .context("cannot start a worker")?;
-        handles.push(Handle {
-            mailbox: mailboxes[number].clone(),
-            ended,
-        });
+        thread.spawn(move || thread_main(runtime, setup, end)).context("cannot start a worker")?;
+        handles.push(Handle { mailbox: mailboxes[number].clone(), ended });
     }
     Ok(handles)
 }
@@ -113,18 +101,12 @@ fn thread_main(runtime: Runtime, setup: Setup, end: oneshot::Sender<()>) {
 
 fn duplicate(runtime: &Runtime, listeners: &[StdListener]) -> std::io::Result<Vec<TcpListener>> {
     let _inside = runtime.enter(); // where the duplicates are registered
-    listeners
-        .iter()
-        .map(|listener| listener.try_clone().and_then(TcpListener::from_std))
-        .collect()
+    listeners.iter().map(|listener| listener.try_clone().and_then(TcpListener::from_std)).collect()
 }
 
 async fn run(setup: Setup) {
     let worker = Rc::new(Worker::new(&setup));
-    let acceptors = setup
-        .listeners
-        .into_iter()
-        .map(|l| spawn_local(accept::accept(Rc::clone(&worker), l)));
+    let acceptors = setup.listeners.into_iter().map(|l| spawn_local(accept::accept(Rc::clone(&worker), l)));
     let acceptors = acceptors.collect();
     // Tasks, so that this future, which is looked at on every wake-up, has next to nothing to look at.
     let time = spawn_local(keep_time(Rc::clone(&worker)));
@@ -223,17 +205,10 @@ impl Worker {
     /// A client has connected.
     fn accepted(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
         let now = self.clock.now();
-        let peer = Peer {
-            address,
-            listener: LISTENER,
-        };
+        let peer = Peer { address, listener: LISTENER };
         let session = self.engine.borrow_mut().accepted(now, peer);
         if let Some(session) = session {
-            self.serve(
-                Link::Session(session),
-                Socket::plain(stream),
-                Input::new(&self.pool),
-            );
+            self.serve(Link::Session(session), Socket::plain(stream), Input::new(&self.pool));
         }
         self.settle(now);
     }
