@@ -264,6 +264,8 @@ impl Engine {
             state.applied_global = global;
             wanted.push((count, true));
         }
+        // A consumer from before any basic.qos has no limit, whatever the binding was told since.
+        let prefetch = prefetch.or(state.applied_prefetch.map(|_| 0));
         if let Some(count) = prefetch
             && state.applied_prefetch != prefetch
         {
