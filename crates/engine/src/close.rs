@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::event::Event;
 use crate::ids::{ChannelId, SessionId, UpChannelId, UpstreamId};
 use crate::session::Phase;
-use crate::upstream::{Purpose, Stage};
+use crate::upstream::{Purpose, Stage, UpChannel};
 
 /// Reasons, as in [`crate::metrics::CLIENT_CLOSE_REASONS`].
 pub(crate) const CLIENT: usize = 0;
@@ -178,7 +178,9 @@ impl Engine {
         session.phase = Phase::Gone;
         for channel in session.channels.ids() {
             let state = &self.channels[channel];
-            if keeps_on && state.standing == Standing::Open && !state.held.is_empty() {
+            let routed = |up: UpChannelId| self.up_channels.get(up).is_none_or(UpChannel::is_routed);
+            let busy = !state.held.is_empty() || !state.older.is_empty() && !state.current.is_none_or(routed);
+            if keeps_on && state.standing == Standing::Open && busy {
                 // What it published completely waits for a binding: it goes on without its client.
                 self.client_closes_channel(channel);
             } else {

@@ -32,6 +32,8 @@ struct TapConn {
     at: usize,
     begun: bool,
     open: bool,
+    /// One session's own: what its client does may close it.
+    lane: bool,
     /// Connection.close was seen, from either side: frames mean nothing any more.
     closing: bool,
     chans: BTreeMap<u16, TapChan>,
@@ -46,6 +48,13 @@ impl Tap {
     /// A connection begins.
     pub fn connected(&mut self, conn: ConnId) {
         self.conns.insert(conn, TapConn::default());
+    }
+
+    /// One session has this connection for itself.
+    pub fn own_lane(&mut self, conn: ConnId) {
+        if let Some(c) = self.conns.get_mut(&conn) {
+            c.lane = true;
+        }
     }
 
     /// Octets were handed to the broker.
@@ -192,7 +201,7 @@ impl TapConn {
             self.closing = true;
             let login =
                 matches!(close.reply_code, 403 | 530) && (close.class_id, close.method_id) != (60, 20);
-            if shared && !login {
+            if shared && !self.lane && !login {
                 return Err(format!(
                     "closed the shared connection: {} {}",
                     close.reply_code,

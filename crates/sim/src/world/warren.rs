@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use warren_engine::config::Limits;
+use warren_engine::event::Event;
+use warren_engine::ids::UpstreamId;
 use warren_engine::metrics::Metrics;
 use warren_engine::time::Time;
 use warren_engine::{Command, Engine, Gone, Link, Options, Peer};
@@ -334,9 +336,20 @@ impl Warren {
             if outside.ctx.trace.on() {
                 outside.ctx.trace.line(format_args!("    engine {worker}: {}", link::describe(&command)));
             }
+            if let Command::Event(Event::UpstreamOpened { upstream, purpose: "lane", .. }) = &command {
+                self.note_lane(worker, *upstream, outside);
+            }
             self.command(worker, command)?;
         }
         self.count_pending(worker, &outside.ctx.scenario.limits)
+    }
+
+    /// A connection that one session has for itself: what its client does may close it.
+    fn note_lane(&self, worker: usize, id: UpstreamId, outside: &mut Outside<'_>) {
+        let mine = |u: &&Upstream| u.worker == worker && u.id == id;
+        if let Some(conn) = self.upstreams.iter().flatten().find(mine).and_then(|u| u.conn) {
+            outside.broker.tap.own_lane(conn);
+        }
     }
 
     fn command(&mut self, worker: usize, command: Command) -> Check {
