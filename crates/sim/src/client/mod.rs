@@ -175,8 +175,10 @@ impl Client {
         ctx.trace.line(format_args!("client {me} sees the end of its connection"));
         match self.stage {
             Stage::Done | Stage::Gone => {}
-            Stage::LoggingIn | Stage::Opening
-                if self.plan.login == Login::Password && !self.plan.told_refusal =>
+            Stage::Greeted | Stage::LoggingIn | Stage::Opening
+                // Told or not: one that does not read what it is told is disconnected after a while.
+                if self.plan.login == Login::Password
+                    && (!self.plan.told_refusal || ctx.scenario.stall_every > 0) =>
             {
                 ctx.cover.hit(Path::LoginRefused);
             }

@@ -196,8 +196,8 @@ impl Channel {
             1 => (540, Method::ChannelFlow(channel::Flow { active: false })),
             2 => (540, Method::BasicRecover(basic::Recover { requeue: false })),
             3 => (504, Method::ChannelOpen),
-            4 => (503, Method::QueueBindOk),
             5 => (503, Method::ExchangeDeclare(exchange_of_kind(b"no-such-kind"))),
+            4 => (503, Method::QueueBindOk),
             6 | 7 => {
                 let (tag, queue) = twice?;
                 let name = ctx.oracle.queues[queue].name.clone();
