@@ -259,7 +259,7 @@ impl Engine {
 
     /// Keeps a frame until its channel is bound again.
     pub(crate) fn hold(&mut self, id: ChannelId, frame: &[u8]) {
-        let channel = &mut self.channels[id];
+        let Some(channel) = self.channels.get_mut(id) else { return };
         channel.held.extend_from_slice(frame);
         if channel.held.len() > HELD_LIMIT
             && let Some(session) = self.sessions.get_mut(channel.session)

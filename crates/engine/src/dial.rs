@@ -24,6 +24,8 @@ use crate::upstream::{Purpose, Stage, Upstream};
 const RETRY_FIRST: u64 = 100;
 /// The longest pause between attempts, in milliseconds.
 const RETRY_MOST: u64 = 1_000;
+/// The pause after a connection was lost while the broker checked credentials.
+const RETRY_LOST: Duration = Duration::from_millis(500);
 /// How long a connection may wait for credentials or for a virtual host before it is given up.
 const PARKED_FOR: Duration = Duration::from_secs(5);
 
@@ -44,6 +46,10 @@ impl Engine {
         tenant: Option<TenantId>,
     ) -> Option<UpstreamId> {
         if self.farms[farm].retry_at.is_some_and(|at| self.now < at) {
+            return None;
+        }
+        let refused = login.and_then(|l| self.logins.get(l)).and_then(|l| l.refused.as_ref());
+        if self.fresh_refusal(refused).is_some() {
             return None;
         }
         let members = &self.config.farms[farm].backends;
@@ -366,9 +372,16 @@ impl Engine {
                 } else {
                     text
                 };
-                self.attempt_failed(id, &text);
+                let login = self.upstreams[id].login.filter(|_| stage == Stage::Verifying);
+                if login.is_none() {
+                    self.attempt_failed(id, &text);
+                }
                 self.detach_upstream(id);
                 self.upstreams[id].ending.get_or_insert((LOST, text));
+                if let Some(login) = login {
+                    self.login_lost(login);
+                    self.wheel.schedule(self.now + RETRY_LOST, TimerKey::Login(login));
+                }
             }
         }
         self.remove_upstream(id);
@@ -380,7 +393,7 @@ impl Engine {
         };
         let (reason, why) = upstream.ending.unwrap_or((LOST, "ended".into()));
         self.metrics.upstream_closes[reason] += 1;
-        let expected = matches!(reason, IDLE | SHUTDOWN);
+        let expected = matches!(reason, IDLE | SHUTDOWN | REFUSED);
         let event = Event::UpstreamEnded { upstream: id, backend: upstream.backend, why, expected };
         self.commands.push_back(Command::Event(event));
         self.tell_unblocked();

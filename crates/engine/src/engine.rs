@@ -157,6 +157,7 @@ impl Engine {
     /// see [`Engine::may_read`]; then call again with it after [`Command::Read`]).
     pub fn input(&mut self, now: Time, link: Link, input: &mut Input) {
         self.now = now;
+        self.pieces.clear();
         self.note_received(link);
         let before = input.len();
         let consumed = match link {

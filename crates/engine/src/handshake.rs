@@ -81,8 +81,10 @@ impl Engine {
         let (farm, vhost, close) = (route.farm, upstream_vhost(route, &hand_off.vhost), route.close);
         self.sessions[id].close = close;
         let login = self.find_login(farm, &hand_off.credentials);
-        if hand_off.verified {
-            self.logins[login].verified_at = Some(self.now);
+        let known = &mut self.logins[login];
+        let newer = known.refused.as_ref().is_none_or(|r| Some(r.at) < hand_off.verified_at);
+        if newer {
+            known.verified_at = known.verified_at.max(hand_off.verified_at);
         }
         self.logins[login].sessions += 1;
         let session = &mut self.sessions[id];
@@ -184,6 +186,11 @@ impl Engine {
             self.refuse_login(id, &login_refused(&credentials.mechanism, self.now));
             return;
         }
+        if credentials.user.is_empty() {
+            // RabbitMQ closes the socket without a word for credentials that it cannot read.
+            self.refuse_login(id, &login_refused(&credentials.mechanism, self.now));
+            return;
+        }
         self.sessions[id].credentials = Some(Box::new(credentials));
         match self.config.only_farm(listener) {
             Some(farm) => self.verify(id, farm),
@@ -276,14 +283,14 @@ impl Engine {
         let Some(mut session) = self.sessions.remove(id) else {
             return;
         };
-        let verified = session.login.is_some_and(|login| self.login_is_fresh(login));
+        let verified_at = session.login.and_then(|login| self.logins.get(login)).and_then(|l| l.verified_at);
         self.leave_login(session.login);
         self.metrics.hand_offs += 1;
         let hand_off = Box::new(HandOff {
             unsent: session.outbox.take_bytes(),
             peer: session.peer,
             credentials,
-            verified,
+            verified_at,
             capabilities: session.capabilities,
             tune: session.tune,
             vhost: session.vhost.into(),
@@ -400,7 +407,7 @@ fn capabilities(properties: Table<'_>) -> Capabilities {
 /// The user behind a start-ok; `None` for mechanisms that are not offered.
 fn credentials(ok: &connection::StartOk<'_>) -> Option<Credentials> {
     let user = match ok.mechanism {
-        b"PLAIN" => ok.response.split(|b| *b == 0).nth(1).unwrap_or_default().to_vec(),
+        b"PLAIN" => plain_user(ok.response).unwrap_or_default(),
         b"AMQPLAIN" => match Table::from_encoded(ok.response).ok().and_then(|t| t.get(b"LOGIN")) {
             Some(Value::Str(user)) => user.to_vec(),
             _ => Vec::new(),
@@ -412,4 +419,12 @@ fn credentials(ok: &connection::StartOk<'_>) -> Option<Credentials> {
         response: ok.response.to_vec().into(),
         user: String::from_utf8_lossy(&user).into_owned(),
     })
+}
+
+/// The user in a response of PLAIN: NUL, user, NUL, password, and nothing else (no broker supports another
+/// authorization identity, and some overlook it).
+fn plain_user(response: &[u8]) -> Option<Vec<u8>> {
+    let mut parts = response.split(|b| *b == 0);
+    let (empty, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    (empty.is_empty() && !password.is_empty() && parts.next().is_none()).then(|| user.to_vec())
 }

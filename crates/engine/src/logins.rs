@@ -3,7 +3,7 @@
 use crate::config::FarmId;
 use crate::engine::Engine;
 use crate::ids::{LoginId, TenantId};
-use crate::session::Credentials;
+use crate::session::{Credentials, Phase};
 use crate::tenant::{Login, Names, Refusal, Tenant};
 use crate::timers::TimerKey;
 
@@ -22,6 +22,7 @@ impl Engine {
             farm,
             credentials: credentials.clone(),
             verified_at: None,
+            losses: 0,
             refused: None,
             verifying: None,
             parked: None,
@@ -45,7 +46,8 @@ impl Engine {
 
     /// Has a connection find out, if somebody waits for it.
     pub(crate) fn check_login(&mut self, id: LoginId) {
-        let Some(login) = self.logins.get(id) else { return };
+        let Some(login) = self.logins.get_mut(id) else { return };
+        login.waiters.retain(|s| self.sessions.get(*s).is_some_and(|s| s.phase == Phase::Verifying));
         if login.waiters.is_empty() || login.verifying.is_some() {
             return;
         }
@@ -68,8 +70,9 @@ impl Engine {
         };
         login.verified_at = Some(self.now);
         login.refused = None;
+        login.losses = 0;
         for session in std::mem::take(&mut login.waiters) {
-            if self.sessions.contains_key(session) {
+            if self.sessions.get(session).is_some_and(|s| s.phase == Phase::Verifying) {
                 self.send_tune(session);
             }
         }
@@ -93,8 +96,32 @@ impl Engine {
             // A proof of these pools was older: they serve no new session.
             self.tenants[tenant].proven_at = None;
             self.tenant_refused(tenant, refusal);
+            self.refuse_waiting(tenant, refusal);
         }
         self.wheel.schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Login(id));
+    }
+
+    /// Channels that wait for one connection more, which these credentials open no longer: that is final.
+    fn refuse_waiting(&mut self, id: TenantId, refusal: &Refusal) {
+        let text = String::from_utf8_lossy(&refusal.text).into_owned();
+        for channel in std::mem::take(&mut self.tenants[id].waiting) {
+            if let Some(session) = self.channels.get(channel).map(|c| c.session) {
+                let at = (refusal.class, refusal.method);
+                self.close_session(session, refusal.code, &text, at, crate::close::REFUSED);
+            }
+        }
+    }
+
+    /// The broker went away while it checked these credentials. Once may be its own trouble; twice is what RabbitMQ
+    /// does with credentials that it cannot read.
+    pub(crate) fn login_lost(&mut self, id: LoginId) {
+        let Some(login) = self.logins.get_mut(id) else { return };
+        login.losses += 1;
+        if login.losses >= 2 {
+            let text = "ACCESS_REFUSED - the broker closed the connection while it checked the credentials";
+            let refusal = Refusal { code: 403, text: text.into(), class: 0, method: 0, at: self.now };
+            self.login_refused(id, &refusal);
+        }
     }
 
     /// A session names this login no more.
@@ -163,9 +190,8 @@ impl Engine {
 
     /// Has a connection prove the virtual host, if somebody waits for it, and gives waiting channels what there is.
     pub(crate) fn check_tenant(&mut self, id: TenantId) {
-        let Some(tenant) = self.tenants.get(id) else {
-            return;
-        };
+        let Some(tenant) = self.tenants.get_mut(id) else { return };
+        tenant.entering.retain(|s| self.sessions.get(*s).is_some_and(|s| s.phase == Phase::Entering));
         if !tenant.entering.is_empty() && tenant.proving.is_none() {
             let (login, farm) = (tenant.login, tenant.farm);
             let up = match self.logins[login].parked.take() {
@@ -193,7 +219,7 @@ impl Engine {
         let entering = std::mem::take(&mut tenant.entering);
         self.logins[login].verified_at = Some(self.now);
         for session in entering {
-            if self.sessions.contains_key(session) {
+            if self.sessions.get(session).is_some_and(|s| s.phase == Phase::Entering) {
                 self.enter_ok(session, id);
             }
         }

@@ -116,8 +116,8 @@ pub struct HandOff {
     pub unsent: Vec<u8>,
     pub(crate) peer: Peer,
     pub(crate) credentials: Credentials,
-    /// The broker has accepted the credentials just now.
-    pub(crate) verified: bool,
+    /// When the broker accepted the credentials.
+    pub(crate) verified_at: Option<Time>,
     pub(crate) capabilities: Capabilities,
     pub(crate) tune: Tune,
     pub(crate) vhost: String,

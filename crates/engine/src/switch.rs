@@ -75,7 +75,7 @@ impl Engine {
         if !fits {
             self.begin_switch(id, to, why);
         }
-        let channel = &self.channels[id];
+        let channel = self.channels.get(id)?;
         let up = channel.current.filter(|_| channel.flows())?;
         if need == Need::Publish {
             self.sync_mode(id, up);
@@ -294,7 +294,7 @@ impl Engine {
             return;
         }
         for channel in session.channels.ids() {
-            let state = &self.channels[channel];
+            let Some(state) = self.channels.get(channel) else { continue };
             let active = |c: &Consumer| c.state == ConsumerState::Active && self.is_movable(channel, c);
             let movable = state.consumers.iter().any(active);
             let free = state.flows() && !state.pinned && state.content == Content::None;

@@ -45,6 +45,8 @@ pub(crate) struct Login {
     pub(crate) farm: FarmId,
     pub(crate) credentials: Credentials,
     pub(crate) verified_at: Option<Time>,
+    /// Connections lost in a row while the broker checked them.
+    pub(crate) losses: u32,
     pub(crate) refused: Option<Refusal>,
     /// The connection that is finding out.
     pub(crate) verifying: Option<UpstreamId>,

@@ -40,7 +40,10 @@ impl Engine {
                 TimerKey::Channel(id) => self.channel_timer(id),
                 TimerKey::UpChannel(id) => self.up_channel_timer(id),
                 TimerKey::Farm(farm) => self.farm_timer(farm),
-                TimerKey::Login(id) => self.login_timer(id),
+                TimerKey::Login(id) => {
+                    self.check_login(id);
+                    self.login_timer(id);
+                }
                 TimerKey::Tenant(id) => self.tenant_timer(id),
             }
         }

@@ -76,11 +76,7 @@ pub fn write_content(
     out: &mut Vec<u8>,
 ) {
     write_header(channel, body.len() as u64, properties, out);
-    let frame_max = if frame_max == 0 {
-        u32::MAX as usize
-    } else {
-        frame_max as usize
-    };
+    let frame_max = if frame_max == 0 { u32::MAX as usize } else { frame_max as usize };
     for part in body.chunks(frame_max.saturating_sub(FRAME_OVERHEAD).max(1)) {
         write_body(channel, part, out);
     }

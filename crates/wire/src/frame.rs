@@ -77,10 +77,7 @@ impl fmt::Display for FrameError {
         match self {
             FrameError::Type(kind) => write!(f, "unknown frame type {kind}"),
             FrameError::TooLarge { kind, size, max } => {
-                write!(
-                    f,
-                    "frame of type {kind} with {size} octets of payload, {max} allowed"
-                )
+                write!(f, "frame of type {kind} with {size} octets of payload, {max} allowed")
             }
             FrameError::End(octet) => write!(f, "frame ends in 0x{octet:02X}, not 0xCE"),
         }
@@ -114,22 +111,13 @@ pub fn next_frame(buf: &[u8], at: usize, max_payload: u32) -> Result<Option<Fram
     }
     let size = u32::from_be_bytes([s0, s1, s2, s3]);
     if size > max_payload {
-        return Err(FrameError::TooLarge {
-            kind,
-            size,
-            max: max_payload,
-        });
+        return Err(FrameError::TooLarge { kind, size, max: max_payload });
     }
     let last = (size as usize).saturating_add(HEADER_LEN);
     match rest.get(last) {
         Some(&FRAME_END) => {
             let channel = u16::from_be_bytes([c0, c1]);
-            Ok(Some(Frame {
-                kind,
-                channel,
-                start: at,
-                end: at + last + 1,
-            }))
+            Ok(Some(Frame { kind, channel, start: at, end: at + last + 1 }))
         }
         Some(&octet) => Err(FrameError::End(octet)),
         None => Ok(None),
@@ -163,7 +151,5 @@ pub fn put_u64(buf: &mut [u8], at: usize, v: u64) {
 /// Eight octets at `at`, as of a delivery tag. Out of range: 0, which is no delivery tag.
 #[inline]
 pub fn get_u64(buf: &[u8], at: usize) -> u64 {
-    buf.get(at..)
-        .and_then(|rest| rest.first_chunk::<8>())
-        .map_or(0, |field| u64::from_be_bytes(*field))
+    buf.get(at..).and_then(|rest| rest.first_chunk::<8>()).map_or(0, |field| u64::from_be_bytes(*field))
 }

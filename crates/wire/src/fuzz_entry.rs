@@ -54,16 +54,8 @@ fn rewrite(stream: &[u8], frames: &[Frame]) {
     let mut copy = stream.to_vec();
     for frame in frames {
         set_channel(&mut copy, frame.start, !frame.channel);
-        let again = next_frame(&copy, frame.start, u32::MAX)
-            .expect("a frame")
-            .expect("a whole frame");
-        assert_eq!(
-            again,
-            Frame {
-                channel: !frame.channel,
-                ..*frame
-            }
-        );
+        let again = next_frame(&copy, frame.start, u32::MAX).expect("a frame").expect("a whole frame");
+        assert_eq!(again, Frame { channel: !frame.channel, ..*frame });
         assert_eq!(again.payload(&copy), frame.payload(stream));
         set_channel(&mut copy, frame.start, frame.channel);
     }
@@ -79,13 +71,8 @@ pub fn methods(data: &[u8]) {
             assert!(name(method.id()).is_some());
             let mut frame = Vec::new();
             method.write(7, &mut frame);
-            let found = next_frame(&frame, 0, u32::MAX)
-                .expect("a frame")
-                .expect("a whole frame");
-            assert_eq!(
-                (found.kind, found.channel, found.end),
-                (crate::frame::FRAME_METHOD, 7, frame.len())
-            );
+            let found = next_frame(&frame, 0, u32::MAX).expect("a frame").expect("a whole frame");
+            assert_eq!((found.kind, found.channel, found.end), (crate::frame::FRAME_METHOD, 7, frame.len()));
             assert_eq!(Method::parse(found.payload(&frame)), Ok(method));
             method.strings_are_utf8();
             shortcuts(data, method);
@@ -106,10 +93,7 @@ pub fn methods(data: &[u8]) {
         basic::Deliver::parse(data).is_ok(),
         matches!(Method::parse(data), Ok(Method::BasicDeliver(_)))
     );
-    assert_eq!(
-        basic::Ack::parse(data).is_ok(),
-        matches!(Method::parse(data), Ok(Method::BasicAck(_)))
-    );
+    assert_eq!(basic::Ack::parse(data).is_ok(), matches!(Method::parse(data), Ok(Method::BasicAck(_))));
 }
 
 /// The shorter ways give what the long way gives.
@@ -132,14 +116,8 @@ fn shortcuts(data: &[u8], method: Method<'_>) {
         Method::BasicGetOk(get) => Some(get.delivery_tag),
         _ => None,
     };
-    assert_eq!(
-        basic::delivery_tag_at(data).map(|at| crate::frame::get_u64(data, at)),
-        tag
-    );
-    assert_eq!(
-        method::id(split_id(method.id()).0, split_id(method.id()).1),
-        method.id()
-    );
+    assert_eq!(basic::delivery_tag_at(data).map(|at| crate::frame::get_u64(data, at)), tag);
+    assert_eq!(method::id(split_id(method.id()).0, split_id(method.id()).1), method.id());
 }
 
 /// The encoded entries of a table, held against amq-protocol-types.
@@ -163,12 +141,7 @@ pub fn tables(data: &[u8]) {
             assert_eq!(utf8, theirs.is_some(), "they read every table with keys in UTF-8");
             if let Some(theirs) = theirs {
                 let again = encode_table(&theirs);
-                assert_eq!(
-                    Table::from_encoded(&again)
-                        .expect("what we wrote")
-                        .to_field_table(),
-                    Ok(theirs)
-                );
+                assert_eq!(Table::from_encoded(&again).expect("what we wrote").to_field_table(), Ok(theirs));
             }
         }
         Err(Malformed) if theirs.is_some() => {
@@ -195,9 +168,7 @@ fn look_through(table: &Table<'_>) -> bool {
 fn look_into(value: &Value<'_>) -> bool {
     match value {
         Value::Table(inner) => look_through(inner),
-        Value::Array(inner) => inner
-            .iter()
-            .fold(true, |utf8, element| utf8 & look_into(&element)),
+        Value::Array(inner) => inner.iter().fold(true, |utf8, element| utf8 & look_into(&element)),
         Value::Float(number) => {
             assert!(number.is_finite());
             true
@@ -257,10 +228,6 @@ pub fn content(data: &[u8]) {
     let (frames, end) = walk(&out, u32::MAX);
     assert_eq!(end, Ok(()));
     assert_eq!(frames.last().map(|frame| frame.end), Some(out.len()));
-    let body: Vec<u8> = frames[1..]
-        .iter()
-        .flat_map(|frame| frame.payload(&out))
-        .copied()
-        .collect();
+    let body: Vec<u8> = frames[1..].iter().flat_map(|frame| frame.payload(&out)).copied().collect();
     assert_eq!(body, data);
 }

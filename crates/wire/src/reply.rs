@@ -51,8 +51,5 @@ fn cut_len(text: &[u8]) -> usize {
         return text.len();
     }
     // A character has at most four octets, so a boundary is at most three back; else it is not UTF-8.
-    (MAX_TEXT - 3..=MAX_TEXT)
-        .rev()
-        .find(|&at| text[at] & 0xC0 != 0x80)
-        .unwrap_or(MAX_TEXT)
+    (MAX_TEXT - 3..=MAX_TEXT).rev().find(|&at| text[at] & 0xC0 != 0x80).unwrap_or(MAX_TEXT)
 }

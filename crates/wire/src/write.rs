@@ -23,11 +23,7 @@ pub(crate) fn u64(out: &mut Vec<u8>, v: u64) {
 /// Bits share an octet, the first in the lowest place (AMQP 0-9-1, 4.2.5.2). At most eight.
 pub(crate) fn bits(out: &mut Vec<u8>, bits: &[bool]) {
     debug_assert!(bits.len() <= 8);
-    out.push(
-        bits.iter()
-            .rev()
-            .fold(0, |octet, bit| octet << 1 | u8::from(*bit)),
-    );
+    out.push(bits.iter().rev().fold(0, |octet, bit| octet << 1 | u8::from(*bit)));
 }
 
 /// A short string. What does not fit in 255 octets is cut at a character boundary: such strings are texts made

@@ -85,14 +85,7 @@ fn to_theirs(p: &BasicProperties<'_>) -> AMQPProperties {
 }
 
 fn their_header(body_size: u64, properties: AMQPProperties) -> AMQPFrame {
-    AMQPFrame::Header(
-        3,
-        AMQPContentHeader {
-            class_id: 60,
-            body_size,
-            properties,
-        },
-    )
+    AMQPFrame::Header(3, AMQPContentHeader { class_id: 60, body_size, properties })
 }
 
 /// Both read the property list, to the same properties, or neither does; the known differences aside.

@@ -20,13 +20,8 @@ fn ours(method: &Method<'_>, channel: u16) -> Vec<u8> {
 
 /// The payload of the one frame that `bytes` is.
 fn payload(bytes: &[u8]) -> &[u8] {
-    let frame = next_frame(bytes, 0, u32::MAX)
-        .expect("a frame")
-        .expect("a whole frame");
-    assert_eq!(
-        (frame.start, frame.end, frame.kind),
-        (0, bytes.len(), FRAME_METHOD)
-    );
+    let frame = next_frame(bytes, 0, u32::MAX).expect("a frame").expect("a whole frame");
+    assert_eq!((frame.start, frame.end, frame.kind), (0, bytes.len(), FRAME_METHOD));
     frame.payload(bytes)
 }
 

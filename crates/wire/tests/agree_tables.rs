@@ -17,10 +17,7 @@ use warren_wire::table::{Array, Table, Value, encode_table};
 
 /// The encoded entries, as amq-protocol reads them.
 fn theirs(entries: &[u8]) -> Option<FieldTable> {
-    let mut bytes = u32::try_from(entries.len())
-        .expect("a small table")
-        .to_be_bytes()
-        .to_vec();
+    let mut bytes = u32::try_from(entries.len()).expect("a small table").to_be_bytes().to_vec();
     bytes.extend_from_slice(entries);
     match parse_field_table(&bytes[..]) {
         Ok(([], table)) => Some(table),
@@ -31,16 +28,12 @@ fn theirs(entries: &[u8]) -> Option<FieldTable> {
 /// The encoded entries, as amq-protocol writes them.
 fn their_entries(table: &FieldTable) -> Vec<u8> {
     let mut buf = vec![0; 1 << 20];
-    let position = gen_field_table(table)(buf.as_mut_slice().into())
-        .expect("room enough")
-        .position;
+    let position = gen_field_table(table)(buf.as_mut_slice().into()).expect("room enough").position;
     buf[4..usize::try_from(position).expect("a small table")].to_vec()
 }
 
 fn utf8_keys(table: &Table<'_>) -> bool {
-    table
-        .iter()
-        .all(|(key, value)| std::str::from_utf8(key).is_ok() && utf8_keys_within(&value))
+    table.iter().all(|(key, value)| std::str::from_utf8(key).is_ok() && utf8_keys_within(&value))
 }
 
 fn utf8_keys_within(value: &Value<'_>) -> bool {
@@ -105,9 +98,7 @@ fn agree(entries: &[u8]) {
 
 /// Whether there are tables within, in which keys may be equal too.
 fn nested(table: &Table<'_>) -> bool {
-    table
-        .iter()
-        .any(|(_, value)| matches!(value, Value::Table(_) | Value::Array(_)))
+    table.iter().any(|(_, value)| matches!(value, Value::Table(_) | Value::Array(_)))
 }
 
 proptest! {

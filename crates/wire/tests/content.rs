@@ -24,21 +24,13 @@ const ONE_EACH: [(&str, u16, &[u8]); 14] = [
 #[test]
 fn a_header_in_octets() {
     let mut out = Vec::new();
-    let properties = BasicProperties {
-        delivery_mode: Some(2),
-        message_id: Some(b"m"),
-        ..Default::default()
-    };
+    let properties = BasicProperties { delivery_mode: Some(2), message_id: Some(b"m"), ..Default::default() };
     write_header(7, 0x0102, &properties, &mut out);
     let expected = b"\x02\0\x07\0\0\0\x11\0\x3c\0\0\0\0\0\0\0\0\x01\x02\x10\x80\x02\x01m\xce";
     assert_eq!(out, expected);
     assert_eq!(
         ContentHeader::peek(&expected[7..24]),
-        Some(ContentHeader {
-            class: 60,
-            weight: 0,
-            body_size: 0x0102
-        })
+        Some(ContentHeader { class: 60, weight: 0, body_size: 0x0102 })
     );
     assert_eq!(ContentHeader::peek(&expected[7..18]), None);
     let odd = ContentHeader::peek(&[0, 61, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]).unwrap();
@@ -104,13 +96,7 @@ fn a_body_in_octets() {
 fn bodies_are_split_where_they_must_be() {
     let sizes = |body: usize, frame_max: u32| {
         let mut out = Vec::new();
-        write_content(
-            1,
-            &BasicProperties::default(),
-            &vec![0; body],
-            frame_max,
-            &mut out,
-        );
+        write_content(1, &BasicProperties::default(), &vec![0; body], frame_max, &mut out);
         let (mut at, mut sizes) = (0, Vec::new());
         while let Some(frame) = warren_wire::frame::next_frame(&out, at, u32::MAX).unwrap() {
             sizes.push(frame.payload(&out).len());

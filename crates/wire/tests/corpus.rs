@@ -19,9 +19,7 @@ use warren_wire::table::{MAX_TABLE_DEPTH, encode_table};
 use warren_wire::{BasicProperties, Table, fuzz_entry};
 
 fn corpus(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fuzz/corpus")
-        .join(target)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
 }
 
 fn replay(target: &str, entry: fn(&[u8])) {
@@ -94,19 +92,12 @@ fn text(s: &str) -> AMQPValue {
 }
 
 fn table(entries: Vec<(&str, AMQPValue)>) -> FieldTable {
-    entries
-        .into_iter()
-        .map(|(key, value)| (key.into(), value))
-        .collect::<BTreeMap<_, _>>()
-        .into()
+    entries.into_iter().map(|(key, value)| (key.into(), value)).collect::<BTreeMap<_, _>>().into()
 }
 
 /// Every field type, and nesting.
 fn everything() -> FieldTable {
-    let inner = table(vec![
-        ("basic.nack", AMQPValue::Boolean(true)),
-        ("count", AMQPValue::LongLongInt(-3)),
-    ]);
+    let inner = table(vec![("basic.nack", AMQPValue::Boolean(true)), ("count", AMQPValue::LongLongInt(-3))]);
     table(vec![
         ("b", AMQPValue::ShortShortInt(-1)),
         ("B", AMQPValue::ShortShortUInt(200)),
@@ -116,21 +107,12 @@ fn everything() -> FieldTable {
         ("i", AMQPValue::LongUInt(4_000_000_000)),
         ("f", AMQPValue::Float(0.5)),
         ("d", AMQPValue::Double(-0.25)),
-        (
-            "D",
-            AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 314 }),
-        ),
+        ("D", AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 314 })),
         ("T", AMQPValue::Timestamp(1_700_000_000)),
         ("x", AMQPValue::ByteArray(vec![0, 255].into())),
         ("V", AMQPValue::Void),
         ("x-queue-type", text("quorum")),
-        (
-            "A",
-            AMQPValue::FieldArray(FieldArray::from(vec![
-                text("a"),
-                AMQPValue::FieldTable(inner.clone()),
-            ])),
-        ),
+        ("A", AMQPValue::FieldArray(FieldArray::from(vec![text("a"), AMQPValue::FieldTable(inner.clone())]))),
         ("capabilities", AMQPValue::FieldTable(inner)),
     ])
 }
@@ -160,12 +142,7 @@ fn frame_seeds() -> Vec<Seed> {
         seed("bad-type", 100, 255, b"AMQP\0\0\x09\x01"),
         seed("half-header", 100, 255, &[1, 0, 1, 0]),
         seed("empty-body", 100, 255, &[3, 0, 1, 0, 0, 0, 0, 0xCE]),
-        seed(
-            "announces-4-gib",
-            0xFFFF,
-            255,
-            &[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0],
-        ),
+        seed("announces-4-gib", 0xFFFF, 255, &[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0]),
         seed("nothing", 0, 0, b""),
     ]
 }
@@ -176,9 +153,7 @@ fn method_seeds() -> Vec<Seed> {
     for method in sample::all(&parts) {
         let mut frame = Vec::new();
         method.write(1, &mut frame);
-        let found = next_frame(&frame, 0, u32::MAX)
-            .expect("a frame")
-            .expect("a whole frame");
+        let found = next_frame(&frame, 0, u32::MAX).expect("a frame").expect("a whole frame");
         seeds.push((
             "methods",
             name(method.id()).expect("a name").to_owned(),
@@ -237,16 +212,11 @@ fn content_seeds() -> Vec<Seed> {
         app_id: Some(b"shop"),
         cluster_id: Some(b""),
     };
-    let one = BasicProperties {
-        delivery_mode: Some(2),
-        ..Default::default()
-    };
+    let one = BasicProperties { delivery_mode: Some(2), ..Default::default() };
     let seed = |name: &str, properties: &BasicProperties<'_>| {
         let mut frame = Vec::new();
         warren_wire::content::write_header(1, 100, properties, &mut frame);
-        let found = next_frame(&frame, 0, u32::MAX)
-            .expect("a frame")
-            .expect("a whole frame");
+        let found = next_frame(&frame, 0, u32::MAX).expect("a frame").expect("a whole frame");
         assert_eq!(found.kind, FRAME_HEADER);
         ("content", name.to_owned(), found.payload(&frame).to_vec())
     };
@@ -257,12 +227,9 @@ fn content_seeds() -> Vec<Seed> {
         seed("all-but-headers", &BasicProperties { headers: None, ..all }),
     ];
     let whole = seeds[2].2.clone();
-    for (name, at) in [
-        ("fixed-part-cut", 11),
-        ("flags-cut", 13),
-        ("list-cut", 40),
-        ("list-cut-late", whole.len() - 1),
-    ] {
+    for (name, at) in
+        [("fixed-part-cut", 11), ("flags-cut", 13), ("list-cut", 40), ("list-cut-late", whole.len() - 1)]
+    {
         seeds.push(("content", name.to_owned(), whole[..at].to_vec()));
     }
     let mut extra = seeds[1].2.clone();

@@ -13,26 +13,10 @@ fn a_whole_frame_is_found_where_it_lies() {
     let mut buf = HEARTBEAT_FRAME.to_vec();
     buf.extend_from_slice(BODY);
     let first = next_frame(&buf, 0, 100).unwrap().unwrap();
-    assert_eq!(
-        first,
-        Frame {
-            kind: FRAME_HEARTBEAT,
-            channel: 0,
-            start: 0,
-            end: 8
-        }
-    );
+    assert_eq!(first, Frame { kind: FRAME_HEARTBEAT, channel: 0, start: 0, end: 8 });
     assert_eq!(first.payload(&buf), b"");
     let second = next_frame(&buf, first.end, 100).unwrap().unwrap();
-    assert_eq!(
-        second,
-        Frame {
-            kind: FRAME_BODY,
-            channel: 0x0102,
-            start: 8,
-            end: 19
-        }
-    );
+    assert_eq!(second, Frame { kind: FRAME_BODY, channel: 0x0102, start: 8, end: 19 });
     assert_eq!((second.payload(&buf), second.len()), (&b"abc"[..], 11));
     assert_eq!(next_frame(&buf, second.end, 100), Ok(None));
     assert_eq!(next_frame(&buf, second.end + 1, 100), Ok(None));
@@ -42,22 +26,14 @@ fn a_whole_frame_is_found_where_it_lies() {
 fn every_beginning_of_a_frame_waits_for_more() {
     for len in 0..BODY.len() {
         assert_eq!(next_frame(&BODY[..len], 0, 100), Ok(None), "{len} octets");
-        assert_eq!(
-            announced_len(&BODY[..len], 0),
-            (len >= 7).then_some(11),
-            "{len} octets"
-        );
+        assert_eq!(announced_len(&BODY[..len], 0), (len >= 7).then_some(11), "{len} octets");
     }
 }
 
 #[test]
 fn a_payload_may_be_as_large_as_agreed_and_no_larger() {
     assert!(next_frame(BODY, 0, 3).unwrap().is_some());
-    let refused = Err(FrameError::TooLarge {
-        kind: FRAME_BODY,
-        size: 3,
-        max: 2,
-    });
+    let refused = Err(FrameError::TooLarge { kind: FRAME_BODY, size: 3, max: 2 });
     assert_eq!(next_frame(BODY, 0, 2), refused);
     assert_eq!(next_frame(&BODY[..7], 0, 2), refused, "the header is enough");
     assert_eq!(next_frame(&BODY[..6], 0, 2), Ok(None));
@@ -110,15 +86,8 @@ fn rewriting_past_the_end_does_nothing() {
 
 #[test]
 fn errors_speak_to_people() {
-    let error = FrameError::TooLarge {
-        kind: 3,
-        size: 200_000,
-        max: 131_064,
-    };
-    assert_eq!(
-        error.to_string(),
-        "frame of type 3 with 200000 octets of payload, 131064 allowed"
-    );
+    let error = FrameError::TooLarge { kind: 3, size: 200_000, max: 131_064 };
+    assert_eq!(error.to_string(), "frame of type 3 with 200000 octets of payload, 131064 allowed");
     assert_eq!(FrameError::End(0).to_string(), "frame ends in 0x00, not 0xCE");
     assert_eq!(FrameError::Type(65).to_string(), "unknown frame type 65");
 }

@@ -35,12 +35,7 @@ fn parts() -> Parts {
 
 #[test]
 fn a_publish_in_octets() {
-    let publish = basic::Publish {
-        exchange: b"x",
-        routing_key: b"key",
-        mandatory: true,
-        immediate: false,
-    };
+    let publish = basic::Publish { exchange: b"x", routing_key: b"key", mandatory: true, immediate: false };
     let expected = b"\x01\x02\x03\0\0\0\x0d\0\x3c\0\x28\0\0\x01x\x03key\x01\xce";
     assert_eq!(frame(Method::BasicPublish(publish)), expected);
     assert_eq!(basic::Publish::parse(&expected[7..20]), Ok(publish));
@@ -77,10 +72,8 @@ fn every_method_has_a_number_and_a_name() {
     let ids: BTreeSet<_> = methods.iter().map(Method::id).collect();
     assert_eq!((ids.len(), methods.len()), (66, 66));
     for method in methods {
-        let variant: String = format!("{method:?}")
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric())
-            .collect();
+        let variant: String =
+            format!("{method:?}").chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
         let words = name(method.id()).unwrap().replace(['.', '-'], "");
         assert_eq!(variant.to_lowercase(), words);
     }
@@ -102,11 +95,7 @@ fn fields_must_fill_the_frame_exactly() {
         assert_eq!(Method::parse(&whole), Ok(method));
         let malformed = Err(MethodError::Malformed(method.id()));
         for len in 4..whole.len() {
-            assert_eq!(
-                Method::parse(&whole[..len]),
-                malformed,
-                "{len} octets of {method:?}"
-            );
+            assert_eq!(Method::parse(&whole[..len]), malformed, "{len} octets of {method:?}");
         }
         for len in 0..4 {
             assert_eq!(Method::parse(&whole[..len]), Err(MethodError::Truncated));
@@ -122,40 +111,23 @@ fn unknown_methods_are_named_by_number() {
         let id = method::id(class, number);
         let error = Method::parse(&id.to_be_bytes()).unwrap_err();
         assert_eq!(error, MethodError::Unknown(id));
-        assert_eq!(
-            error.to_string(),
-            format!("unknown method {number} of class {class}")
-        );
+        assert_eq!(error.to_string(), format!("unknown method {number} of class {class}"));
     }
-    assert_eq!(
-        MethodError::Malformed(queue::DECLARE).to_string(),
-        "malformed queue.declare"
-    );
+    assert_eq!(MethodError::Malformed(queue::DECLARE).to_string(), "malformed queue.declare");
 }
 
 #[test]
 fn reserved_fields_may_hold_anything() {
     assert_eq!(Method::parse(b"\0\x14\0\x0a\x03abc"), Ok(Method::ChannelOpen));
-    let get = basic::Get {
-        queue: b"q",
-        no_ack: true,
-    };
+    let get = basic::Get { queue: b"q", no_ack: true };
     // A ticket, and bits that mean nothing.
-    assert_eq!(
-        Method::parse(b"\0\x3c\0\x46\xAB\xCD\x01q\xFF"),
-        Ok(Method::BasicGet(get))
-    );
+    assert_eq!(Method::parse(b"\0\x3c\0\x46\xAB\xCD\x01q\xFF"), Ok(Method::BasicGet(get)));
 }
 
 #[test]
 fn a_malformed_table_makes_the_method_malformed() {
-    let mut whole = payload(
-        sample::all(&parts())[..]
-            .iter()
-            .find(|m| m.id() == queue::DECLARE)
-            .copied()
-            .unwrap(),
-    );
+    let mut whole =
+        payload(sample::all(&parts())[..].iter().find(|m| m.id() == queue::DECLARE).copied().unwrap());
     let tag = whole.len() - 2;
     whole[tag] = b'Z';
     assert_eq!(Method::parse(&whole), Err(MethodError::Malformed(queue::DECLARE)));
@@ -173,16 +145,7 @@ fn delivery_tags_are_found_in_place() {
             with_tag.push(name(method.id()).unwrap());
         }
     }
-    assert_eq!(
-        with_tag,
-        [
-            "basic.deliver",
-            "basic.get-ok",
-            "basic.ack",
-            "basic.reject",
-            "basic.nack"
-        ]
-    );
+    assert_eq!(with_tag, ["basic.deliver", "basic.get-ok", "basic.ack", "basic.reject", "basic.nack"]);
     assert_eq!(basic::delivery_tag_at(&basic::DELIVER.to_be_bytes()), None);
 }
 
@@ -205,16 +168,9 @@ fn the_shorter_ways_read_their_own_method_only() {
 #[test]
 fn texts_too_long_are_cut_at_a_character() {
     let text = reply::text(404, &"ä".repeat(200));
-    let close = channel::Close {
-        reply_code: 404,
-        reply_text: text.as_bytes(),
-        class_id: 60,
-        method_id: 40,
-    };
+    let close = channel::Close { reply_code: 404, reply_text: text.as_bytes(), class_id: 60, method_id: 40 };
     let whole = payload(Method::ChannelClose(close));
-    let Ok(Method::ChannelClose(read)) = Method::parse(&whole) else {
-        panic!("not a close")
-    };
+    let Ok(Method::ChannelClose(read)) = Method::parse(&whole) else { panic!("not a close") };
     assert_eq!(read.reply_text, reply::cut(&text).as_bytes());
     assert_eq!(read.reply_text.len(), 254, "255 would cut a character in two");
 }
@@ -227,9 +183,7 @@ fn strings_that_must_be_utf8() {
         let parts = parts();
         for method in sample::all(&parts) {
             let mut whole = payload(method);
-            let Some(at) = whole
-                .windows(parts.short[i].len())
-                .position(|w| w == parts.short[i].as_bytes())
+            let Some(at) = whole.windows(parts.short[i].len()).position(|w| w == parts.short[i].as_bytes())
             else {
                 continue;
             };
@@ -237,17 +191,9 @@ fn strings_that_must_be_utf8() {
             let content =
                 [basic::PUBLISH, basic::RETURN, basic::DELIVER, basic::GET_OK].contains(&method.id());
             assert!(method.strings_are_utf8());
-            assert_eq!(
-                Method::parse(&whole).unwrap().strings_are_utf8(),
-                content,
-                "{method:?}"
-            );
+            assert_eq!(Method::parse(&whole).unwrap().strings_are_utf8(), content, "{method:?}");
             bad.push(method.id());
         }
     }
-    assert_eq!(
-        bad.iter().collect::<BTreeSet<_>>().len(),
-        26,
-        "methods with short strings"
-    );
+    assert_eq!(bad.iter().collect::<BTreeSet<_>>().len(), 26, "methods with short strings");
 }

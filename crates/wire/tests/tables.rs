@@ -35,11 +35,7 @@ fn every_type_has_its_length_and_value() {
         (b'S', with_len(b"\xFFabc"), Value::Str(b"\xFFabc")),
         (b'x', with_len(b"abc"), Value::Other),
         (b'V', vec![], Value::Other),
-        (
-            b'F',
-            with_len(b"\x01at\0"),
-            Value::Table(read(b"\x01at\0").unwrap()),
-        ),
+        (b'F', with_len(b"\x01at\0"), Value::Table(read(b"\x01at\0").unwrap())),
         (b't', vec![0], Value::Bool(false)),
     ];
     for (tag, value, expected) in cases {
@@ -47,12 +43,7 @@ fn every_type_has_its_length_and_value() {
         let table = read(&bytes).unwrap();
         assert_eq!(table.get(b"k"), Some(expected), "{}", tag as char);
         for len in 1..bytes.len() {
-            assert_eq!(
-                read(&bytes[..len]),
-                Err(Malformed),
-                "{len} octets of {}",
-                tag as char
-            );
+            assert_eq!(read(&bytes[..len]), Err(Malformed), "{len} octets of {}", tag as char);
         }
     }
 }
@@ -60,15 +51,10 @@ fn every_type_has_its_length_and_value() {
 #[test]
 fn arrays_hold_values_without_keys() {
     let bytes = entry(b'A', &with_len(b"t\x01VS\0\0\0\x01a"));
-    let Some(Value::Array(array)) = read(&bytes).unwrap().get(b"k") else {
-        panic!("not an array")
-    };
+    let Some(Value::Array(array)) = read(&bytes).unwrap().get(b"k") else { panic!("not an array") };
     let elements: Vec<_> = array.iter().collect();
     assert_eq!(elements, [Value::Bool(true), Value::Other, Value::Str(b"a")]);
-    assert_eq!(
-        read(&entry(b'A', &with_len(b"tt"))),
-        Ok(read(&entry(b'A', &with_len(b"tt"))).unwrap())
-    );
+    assert_eq!(read(&entry(b'A', &with_len(b"tt"))), Ok(read(&entry(b'A', &with_len(b"tt"))).unwrap()));
     assert_eq!(read(&entry(b'A', &with_len(b"t"))), Err(Malformed));
 }
 
@@ -93,10 +79,7 @@ fn numbers_that_rabbitmq_does_not_read_are_refused() {
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         assert_eq!(read(&entry(b'd', &number.to_be_bytes())), Err(Malformed));
         assert_eq!(
-            read(&entry(
-                b'A',
-                &with_len(&[&b"d"[..], &number.to_be_bytes()].concat())
-            )),
+            read(&entry(b'A', &with_len(&[&b"d"[..], &number.to_be_bytes()].concat()))),
             Err(Malformed)
         );
     }
@@ -151,12 +134,7 @@ fn deep_nesting_does_not_use_up_the_stack() {
             assert_eq!(encode_table(&owned), deepest);
         }
     };
-    std::thread::Builder::new()
-        .stack_size(512 * 1024)
-        .spawn(test)
-        .unwrap()
-        .join()
-        .unwrap();
+    std::thread::Builder::new().stack_size(512 * 1024).spawn(test).unwrap().join().unwrap();
 }
 
 #[test]

@@ -52,10 +52,7 @@ impl<'a> Request<'a> {
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         write::short(out, self.realm);
-        write::bits(
-            out,
-            &[self.exclusive, self.passive, self.active, self.write, self.read],
-        );
+        write::bits(out, &[self.exclusive, self.passive, self.active, self.write, self.read]);
     }
 }
 

@@ -107,11 +107,7 @@ impl Qos {
         let prefetch_size = r.u32()?;
         let prefetch_count = r.u16()?;
         let bits = r.u8()?;
-        Some(Qos {
-            prefetch_size,
-            prefetch_count,
-            global: bits & 1 != 0,
-        })
+        Some(Qos { prefetch_size, prefetch_count, global: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -198,10 +194,7 @@ impl<'a> Cancel<'a> {
     fn read(r: &mut Reader<'a>) -> Option<Self> {
         let consumer_tag = r.short()?;
         let bits = r.u8()?;
-        Some(Cancel {
-            consumer_tag,
-            no_wait: bits & 1 != 0,
-        })
+        Some(Cancel { consumer_tag, no_wait: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -247,12 +240,7 @@ impl<'a> Publish<'a> {
         let exchange = r.short()?;
         let routing_key = r.short()?;
         let bits = r.u8()?;
-        Some(Publish {
-            exchange,
-            routing_key,
-            mandatory: bits & 1 != 0,
-            immediate: bits & 2 != 0,
-        })
+        Some(Publish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -282,12 +270,7 @@ impl<'a> Return<'a> {
         let reply_text = r.short()?;
         let exchange = r.short()?;
         let routing_key = r.short()?;
-        Some(Return {
-            reply_code,
-            reply_text,
-            exchange,
-            routing_key,
-        })
+        Some(Return { reply_code, reply_text, exchange, routing_key })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -320,13 +303,7 @@ impl<'a> Deliver<'a> {
         let bits = r.u8()?;
         let exchange = r.short()?;
         let routing_key = r.short()?;
-        Some(Deliver {
-            consumer_tag,
-            delivery_tag,
-            redelivered: bits & 1 != 0,
-            exchange,
-            routing_key,
-        })
+        Some(Deliver { consumer_tag, delivery_tag, redelivered: bits & 1 != 0, exchange, routing_key })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -352,10 +329,7 @@ impl<'a> Get<'a> {
         r.u16()?; // reserved: the access ticket of 0-8
         let queue = r.short()?;
         let bits = r.u8()?;
-        Some(Get {
-            queue,
-            no_ack: bits & 1 != 0,
-        })
+        Some(Get { queue, no_ack: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -387,13 +361,7 @@ impl<'a> GetOk<'a> {
         let exchange = r.short()?;
         let routing_key = r.short()?;
         let message_count = r.u32()?;
-        Some(GetOk {
-            delivery_tag,
-            redelivered: bits & 1 != 0,
-            exchange,
-            routing_key,
-            message_count,
-        })
+        Some(GetOk { delivery_tag, redelivered: bits & 1 != 0, exchange, routing_key, message_count })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -418,10 +386,7 @@ impl Ack {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let delivery_tag = r.u64()?;
         let bits = r.u8()?;
-        Some(Ack {
-            delivery_tag,
-            multiple: bits & 1 != 0,
-        })
+        Some(Ack { delivery_tag, multiple: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -443,10 +408,7 @@ impl Reject {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let delivery_tag = r.u64()?;
         let bits = r.u8()?;
-        Some(Reject {
-            delivery_tag,
-            requeue: bits & 1 != 0,
-        })
+        Some(Reject { delivery_tag, requeue: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -465,9 +427,7 @@ pub struct RecoverAsync {
 impl RecoverAsync {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let bits = r.u8()?;
-        Some(RecoverAsync {
-            requeue: bits & 1 != 0,
-        })
+        Some(RecoverAsync { requeue: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -485,9 +445,7 @@ pub struct Recover {
 impl Recover {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let bits = r.u8()?;
-        Some(Recover {
-            requeue: bits & 1 != 0,
-        })
+        Some(Recover { requeue: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -510,11 +468,7 @@ impl Nack {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let delivery_tag = r.u64()?;
         let bits = r.u8()?;
-        Some(Nack {
-            delivery_tag,
-            multiple: bits & 1 != 0,
-            requeue: bits & 2 != 0,
-        })
+        Some(Nack { delivery_tag, multiple: bits & 1 != 0, requeue: bits & 2 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {

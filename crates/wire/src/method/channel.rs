@@ -51,9 +51,7 @@ pub struct Flow {
 impl Flow {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let bits = r.u8()?;
-        Some(Flow {
-            active: bits & 1 != 0,
-        })
+        Some(Flow { active: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -71,9 +69,7 @@ pub struct FlowOk {
 impl FlowOk {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let bits = r.u8()?;
-        Some(FlowOk {
-            active: bits & 1 != 0,
-        })
+        Some(FlowOk { active: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -100,12 +96,7 @@ impl<'a> Close<'a> {
         let reply_text = r.short()?;
         let class_id = r.u16()?;
         let method_id = r.u16()?;
-        Some(Close {
-            reply_code,
-            reply_text,
-            class_id,
-            method_id,
-        })
+        Some(Close { reply_code, reply_text, class_id, method_id })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {

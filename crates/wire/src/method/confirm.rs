@@ -29,9 +29,7 @@ pub struct Select {
 impl Select {
     fn read(r: &mut Reader<'_>) -> Option<Self> {
         let bits = r.u8()?;
-        Some(Select {
-            no_wait: bits & 1 != 0,
-        })
+        Some(Select { no_wait: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {

@@ -93,13 +93,7 @@ impl<'a> Start<'a> {
         let server_properties = r.table()?;
         let mechanisms = r.long()?;
         let locales = r.long()?;
-        Some(Start {
-            version_major,
-            version_minor,
-            server_properties,
-            mechanisms,
-            locales,
-        })
+        Some(Start { version_major, version_minor, server_properties, mechanisms, locales })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -130,12 +124,7 @@ impl<'a> StartOk<'a> {
         let mechanism = r.short()?;
         let response = r.long()?;
         let locale = r.short()?;
-        Some(StartOk {
-            client_properties,
-            mechanism,
-            response,
-            locale,
-        })
+        Some(StartOk { client_properties, mechanism, response, locale })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -198,11 +187,7 @@ impl Tune {
         let channel_max = r.u16()?;
         let frame_max = r.u32()?;
         let heartbeat = r.u16()?;
-        Some(Tune {
-            channel_max,
-            frame_max,
-            heartbeat,
-        })
+        Some(Tune { channel_max, frame_max, heartbeat })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -228,11 +213,7 @@ impl TuneOk {
         let channel_max = r.u16()?;
         let frame_max = r.u32()?;
         let heartbeat = r.u16()?;
-        Some(TuneOk {
-            channel_max,
-            frame_max,
-            heartbeat,
-        })
+        Some(TuneOk { channel_max, frame_max, heartbeat })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -283,12 +264,7 @@ impl<'a> Close<'a> {
         let reply_text = r.short()?;
         let class_id = r.u16()?;
         let method_id = r.u16()?;
-        Some(Close {
-            reply_code,
-            reply_text,
-            class_id,
-            method_id,
-        })
+        Some(Close { reply_code, reply_text, class_id, method_id })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {

@@ -88,16 +88,7 @@ impl<'a> Declare<'a> {
         write::u16(out, 0); // reserved: the access ticket of 0-8
         write::short(out, self.exchange);
         write::short(out, self.kind);
-        write::bits(
-            out,
-            &[
-                self.passive,
-                self.durable,
-                self.auto_delete,
-                self.internal,
-                self.no_wait,
-            ],
-        );
+        write::bits(out, &[self.passive, self.durable, self.auto_delete, self.internal, self.no_wait]);
         write::table(out, self.arguments);
     }
 }
@@ -118,11 +109,7 @@ impl<'a> Delete<'a> {
         r.u16()?; // reserved: the access ticket of 0-8
         let exchange = r.short()?;
         let bits = r.u8()?;
-        Some(Delete {
-            exchange,
-            if_unused: bits & 1 != 0,
-            no_wait: bits & 2 != 0,
-        })
+        Some(Delete { exchange, if_unused: bits & 1 != 0, no_wait: bits & 2 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -155,13 +142,7 @@ impl<'a> Bind<'a> {
         let routing_key = r.short()?;
         let bits = r.u8()?;
         let arguments = r.table()?;
-        Some(Bind {
-            destination,
-            source,
-            routing_key,
-            no_wait: bits & 1 != 0,
-            arguments,
-        })
+        Some(Bind { destination, source, routing_key, no_wait: bits & 1 != 0, arguments })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -197,13 +178,7 @@ impl<'a> Unbind<'a> {
         let routing_key = r.short()?;
         let bits = r.u8()?;
         let arguments = r.table()?;
-        Some(Unbind {
-            destination,
-            source,
-            routing_key,
-            no_wait: bits & 1 != 0,
-            arguments,
-        })
+        Some(Unbind { destination, source, routing_key, no_wait: bits & 1 != 0, arguments })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {

@@ -91,16 +91,7 @@ impl<'a> Declare<'a> {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         write::u16(out, 0); // reserved: the access ticket of 0-8
         write::short(out, self.queue);
-        write::bits(
-            out,
-            &[
-                self.passive,
-                self.durable,
-                self.exclusive,
-                self.auto_delete,
-                self.no_wait,
-            ],
-        );
+        write::bits(out, &[self.passive, self.durable, self.exclusive, self.auto_delete, self.no_wait]);
         write::table(out, self.arguments);
     }
 }
@@ -121,11 +112,7 @@ impl<'a> DeclareOk<'a> {
         let queue = r.short()?;
         let message_count = r.u32()?;
         let consumer_count = r.u32()?;
-        Some(DeclareOk {
-            queue,
-            message_count,
-            consumer_count,
-        })
+        Some(DeclareOk { queue, message_count, consumer_count })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -158,13 +145,7 @@ impl<'a> Bind<'a> {
         let routing_key = r.short()?;
         let bits = r.u8()?;
         let arguments = r.table()?;
-        Some(Bind {
-            queue,
-            exchange,
-            routing_key,
-            no_wait: bits & 1 != 0,
-            arguments,
-        })
+        Some(Bind { queue, exchange, routing_key, no_wait: bits & 1 != 0, arguments })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -191,10 +172,7 @@ impl<'a> Purge<'a> {
         r.u16()?; // reserved: the access ticket of 0-8
         let queue = r.short()?;
         let bits = r.u8()?;
-        Some(Purge {
-            queue,
-            no_wait: bits & 1 != 0,
-        })
+        Some(Purge { queue, no_wait: bits & 1 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -240,12 +218,7 @@ impl<'a> Delete<'a> {
         r.u16()?; // reserved: the access ticket of 0-8
         let queue = r.short()?;
         let bits = r.u8()?;
-        Some(Delete {
-            queue,
-            if_unused: bits & 1 != 0,
-            if_empty: bits & 2 != 0,
-            no_wait: bits & 4 != 0,
-        })
+        Some(Delete { queue, if_unused: bits & 1 != 0, if_empty: bits & 2 != 0, no_wait: bits & 4 != 0 })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -293,12 +266,7 @@ impl<'a> Unbind<'a> {
         let exchange = r.short()?;
         let routing_key = r.short()?;
         let arguments = r.table()?;
-        Some(Unbind {
-            queue,
-            exchange,
-            routing_key,
-            arguments,
-        })
+        Some(Unbind { queue, exchange, routing_key, arguments })
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {

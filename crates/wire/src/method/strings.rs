@@ -11,9 +11,7 @@ impl<'a> Method<'a> {
     ///
     /// RabbitMQ 3.10 lets encoded surrogates and numbers above U+10FFFF pass; here they fail.
     pub fn strings_are_utf8(&self) -> bool {
-        self.checked_strings()
-            .iter()
-            .all(|s| std::str::from_utf8(s).is_ok())
+        self.checked_strings().iter().all(|s| std::str::from_utf8(s).is_ok())
     }
 
     fn checked_strings(&self) -> [&'a [u8]; 3] {

@@ -30,12 +30,8 @@ fn scalar() -> impl Strategy<Value = AMQPValue> {
         any::<i32>().prop_map(AMQPValue::LongInt),
         any::<u32>().prop_map(AMQPValue::LongUInt),
         any::<i64>().prop_map(AMQPValue::LongLongInt),
-        any::<f32>()
-            .prop_filter("finite", |f| f.is_finite())
-            .prop_map(AMQPValue::Float),
-        any::<f64>()
-            .prop_filter("finite", |f| f.is_finite())
-            .prop_map(AMQPValue::Double),
+        any::<f32>().prop_filter("finite", |f| f.is_finite()).prop_map(AMQPValue::Float),
+        any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(AMQPValue::Double),
         any::<(u8, u32)>().prop_map(|(scale, value)| AMQPValue::DecimalValue(DecimalValue { scale, value })),
         vec(any::<u8>(), 0..20).prop_map(|v| AMQPValue::LongString(v.into())),
         vec(any::<u8>(), 0..20).prop_map(|v| AMQPValue::ByteArray(v.into())),
@@ -91,10 +87,8 @@ pub(crate) enum Damage {
 
 /// One to three pieces of damage; the octets set are often ones that mean something in a table.
 pub(crate) fn damage() -> impl Strategy<Value = Vec<Damage>> {
-    let octet = prop_oneof![
-        any::<u8>(),
-        prop::sample::select(b"tbBsuUIilLfdDSxATFV\0\x01\x02\x7F\xFF".to_vec())
-    ];
+    let octet =
+        prop_oneof![any::<u8>(), prop::sample::select(b"tbBsuUIilLfdDSxATFV\0\x01\x02\x7F\xFF".to_vec())];
     let index = any::<prop::sample::Index>;
     vec(
         prop_oneof![
@@ -131,9 +125,7 @@ pub(crate) fn damaged(mut bytes: Vec<u8>, damage: &[Damage]) -> Vec<u8> {
 /// The frame as amq-protocol writes it.
 pub(crate) fn their_bytes(frame: &AMQPFrame) -> Vec<u8> {
     let mut buf = vec![0; 1 << 20];
-    let position = gen_frame(frame)(buf.as_mut_slice().into())
-        .expect("room enough")
-        .position;
+    let position = gen_frame(frame)(buf.as_mut_slice().into()).expect("room enough").position;
     buf.truncate(usize::try_from(position).expect("a small frame"));
     buf
 }
@@ -150,11 +142,7 @@ pub(crate) fn their_frame(bytes: &[u8]) -> Option<AMQPFrame> {
 pub(crate) fn framed(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![kind];
     out.extend_from_slice(&channel.to_be_bytes());
-    out.extend_from_slice(
-        &u32::try_from(payload.len())
-            .expect("a small payload")
-            .to_be_bytes(),
-    );
+    out.extend_from_slice(&u32::try_from(payload.len()).expect("a small payload").to_be_bytes());
     out.extend_from_slice(payload);
     out.push(warren_wire::frame::FRAME_END);
     out

@@ -59,9 +59,7 @@ fn connection_methods<'a>(p: &'a Parts, table: Table<'a>) -> Vec<Method<'a>> {
             response: &p.long[0],
             locale: p.s(1),
         }),
-        Method::ConnectionSecure(connection::Secure {
-            challenge: &p.long[0],
-        }),
+        Method::ConnectionSecure(connection::Secure { challenge: &p.long[0] }),
         Method::ConnectionSecureOk(connection::SecureOk { response: &p.long[0] }),
         Method::ConnectionTune(connection::Tune {
             channel_max: p.n16[0],
@@ -84,10 +82,7 @@ fn connection_methods<'a>(p: &'a Parts, table: Table<'a>) -> Vec<Method<'a>> {
         Method::ConnectionCloseOk,
         Method::ConnectionBlocked(connection::Blocked { reason: p.s(0) }),
         Method::ConnectionUnblocked,
-        Method::ConnectionUpdateSecret(connection::UpdateSecret {
-            new_secret: &p.long[0],
-            reason: p.s(0),
-        }),
+        Method::ConnectionUpdateSecret(connection::UpdateSecret { new_secret: &p.long[0], reason: p.s(0) }),
         Method::ConnectionUpdateSecretOk,
     ]
 }
@@ -135,11 +130,7 @@ fn exchange_methods<'a>(p: &'a Parts, table: Table<'a>) -> Vec<Method<'a>> {
             arguments: table,
         }),
         Method::ExchangeDeclareOk,
-        Method::ExchangeDelete(exchange::Delete {
-            exchange: p.s(0),
-            if_unused: p.bit[0],
-            no_wait: p.bit[1],
-        }),
+        Method::ExchangeDelete(exchange::Delete { exchange: p.s(0), if_unused: p.bit[0], no_wait: p.bit[1] }),
         Method::ExchangeDeleteOk,
         Method::ExchangeBind(exchange::Bind {
             destination: p.s(0),
@@ -184,22 +175,15 @@ fn queue_methods<'a>(p: &'a Parts, table: Table<'a>) -> Vec<Method<'a>> {
             arguments: table,
         }),
         Method::QueueBindOk,
-        Method::QueuePurge(queue::Purge {
-            queue: p.s(0),
-            no_wait: p.bit[0],
-        }),
-        Method::QueuePurgeOk(queue::PurgeOk {
-            message_count: p.n32[0],
-        }),
+        Method::QueuePurge(queue::Purge { queue: p.s(0), no_wait: p.bit[0] }),
+        Method::QueuePurgeOk(queue::PurgeOk { message_count: p.n32[0] }),
         Method::QueueDelete(queue::Delete {
             queue: p.s(0),
             if_unused: p.bit[0],
             if_empty: p.bit[1],
             no_wait: p.bit[2],
         }),
-        Method::QueueDeleteOk(queue::DeleteOk {
-            message_count: p.n32[0],
-        }),
+        Method::QueueDeleteOk(queue::DeleteOk { message_count: p.n32[0] }),
         Method::QueueUnbind(queue::Unbind {
             queue: p.s(0),
             exchange: p.s(1),
@@ -212,11 +196,7 @@ fn queue_methods<'a>(p: &'a Parts, table: Table<'a>) -> Vec<Method<'a>> {
 
 fn basic_methods<'a>(p: &'a Parts, table: Table<'a>) -> Vec<Method<'a>> {
     vec![
-        Method::BasicQos(basic::Qos {
-            prefetch_size: p.n32[0],
-            prefetch_count: p.n16[0],
-            global: p.bit[0],
-        }),
+        Method::BasicQos(basic::Qos { prefetch_size: p.n32[0], prefetch_count: p.n16[0], global: p.bit[0] }),
         Method::BasicQosOk,
         Method::BasicConsume(basic::Consume {
             queue: p.s(0),
@@ -228,10 +208,7 @@ fn basic_methods<'a>(p: &'a Parts, table: Table<'a>) -> Vec<Method<'a>> {
             arguments: table,
         }),
         Method::BasicConsumeOk(basic::ConsumeOk { consumer_tag: p.s(0) }),
-        Method::BasicCancel(basic::Cancel {
-            consumer_tag: p.s(0),
-            no_wait: p.bit[0],
-        }),
+        Method::BasicCancel(basic::Cancel { consumer_tag: p.s(0), no_wait: p.bit[0] }),
         Method::BasicCancelOk(basic::CancelOk { consumer_tag: p.s(0) }),
         Method::BasicPublish(basic::Publish {
             exchange: p.s(0),
@@ -252,10 +229,7 @@ fn basic_methods<'a>(p: &'a Parts, table: Table<'a>) -> Vec<Method<'a>> {
             exchange: p.s(1),
             routing_key: p.s(2),
         }),
-        Method::BasicGet(basic::Get {
-            queue: p.s(0),
-            no_ack: p.bit[0],
-        }),
+        Method::BasicGet(basic::Get { queue: p.s(0), no_ack: p.bit[0] }),
         Method::BasicGetOk(basic::GetOk {
             delivery_tag: p.n64,
             redelivered: p.bit[0],
@@ -264,30 +238,17 @@ fn basic_methods<'a>(p: &'a Parts, table: Table<'a>) -> Vec<Method<'a>> {
             message_count: p.n32[0],
         }),
         Method::BasicGetEmpty,
-        Method::BasicAck(basic::Ack {
-            delivery_tag: p.n64,
-            multiple: p.bit[0],
-        }),
-        Method::BasicReject(basic::Reject {
-            delivery_tag: p.n64,
-            requeue: p.bit[0],
-        }),
+        Method::BasicAck(basic::Ack { delivery_tag: p.n64, multiple: p.bit[0] }),
+        Method::BasicReject(basic::Reject { delivery_tag: p.n64, requeue: p.bit[0] }),
         Method::BasicRecoverAsync(basic::RecoverAsync { requeue: p.bit[0] }),
         Method::BasicRecover(basic::Recover { requeue: p.bit[0] }),
         Method::BasicRecoverOk,
-        Method::BasicNack(basic::Nack {
-            delivery_tag: p.n64,
-            multiple: p.bit[0],
-            requeue: p.bit[1],
-        }),
+        Method::BasicNack(basic::Nack { delivery_tag: p.n64, multiple: p.bit[0], requeue: p.bit[1] }),
     ]
 }
 
 fn confirm_methods(p: &Parts) -> Vec<Method<'_>> {
-    vec![
-        Method::ConfirmSelect(confirm::Select { no_wait: p.bit[0] }),
-        Method::ConfirmSelectOk,
-    ]
+    vec![Method::ConfirmSelect(confirm::Select { no_wait: p.bit[0] }), Method::ConfirmSelectOk]
 }
 
 fn tx_methods() -> Vec<Method<'static>> {

@@ -41,25 +41,17 @@ fn connection(method: &Method<'_>) -> Option<protocol::connection::AMQPMethod> {
             response: m.response.into(),
             locale: short(m.locale),
         }),
-        Method::ConnectionSecure(m) => M::Secure(t::Secure {
-            challenge: m.challenge.into(),
-        }),
-        Method::ConnectionSecureOk(m) => M::SecureOk(t::SecureOk {
-            response: m.response.into(),
-        }),
-        Method::ConnectionTune(m) => M::Tune(t::Tune {
-            channel_max: m.channel_max,
-            frame_max: m.frame_max,
-            heartbeat: m.heartbeat,
-        }),
+        Method::ConnectionSecure(m) => M::Secure(t::Secure { challenge: m.challenge.into() }),
+        Method::ConnectionSecureOk(m) => M::SecureOk(t::SecureOk { response: m.response.into() }),
+        Method::ConnectionTune(m) => {
+            M::Tune(t::Tune { channel_max: m.channel_max, frame_max: m.frame_max, heartbeat: m.heartbeat })
+        }
         Method::ConnectionTuneOk(m) => M::TuneOk(t::TuneOk {
             channel_max: m.channel_max,
             frame_max: m.frame_max,
             heartbeat: m.heartbeat,
         }),
-        Method::ConnectionOpen(m) => M::Open(t::Open {
-            virtual_host: short(m.virtual_host),
-        }),
+        Method::ConnectionOpen(m) => M::Open(t::Open { virtual_host: short(m.virtual_host) }),
         Method::ConnectionOpenOk => M::OpenOk(t::OpenOk {}),
         Method::ConnectionClose(m) => M::Close(t::Close {
             reply_code: m.reply_code,
@@ -68,14 +60,11 @@ fn connection(method: &Method<'_>) -> Option<protocol::connection::AMQPMethod> {
             method_id: m.method_id,
         }),
         Method::ConnectionCloseOk => M::CloseOk(t::CloseOk {}),
-        Method::ConnectionBlocked(m) => M::Blocked(t::Blocked {
-            reason: short(m.reason),
-        }),
+        Method::ConnectionBlocked(m) => M::Blocked(t::Blocked { reason: short(m.reason) }),
         Method::ConnectionUnblocked => M::Unblocked(t::Unblocked {}),
-        Method::ConnectionUpdateSecret(m) => M::UpdateSecret(t::UpdateSecret {
-            new_secret: m.new_secret.into(),
-            reason: short(m.reason),
-        }),
+        Method::ConnectionUpdateSecret(m) => {
+            M::UpdateSecret(t::UpdateSecret { new_secret: m.new_secret.into(), reason: short(m.reason) })
+        }
         Method::ConnectionUpdateSecretOk => M::UpdateSecretOk(t::UpdateSecretOk {}),
         _ => return None,
     })
@@ -129,11 +118,9 @@ fn exchange(method: &Method<'_>) -> Option<protocol::exchange::AMQPMethod> {
             arguments: table(m.arguments),
         }),
         Method::ExchangeDeclareOk => M::DeclareOk(t::DeclareOk {}),
-        Method::ExchangeDelete(m) => M::Delete(t::Delete {
-            exchange: short(m.exchange),
-            if_unused: m.if_unused,
-            nowait: m.no_wait,
-        }),
+        Method::ExchangeDelete(m) => {
+            M::Delete(t::Delete { exchange: short(m.exchange), if_unused: m.if_unused, nowait: m.no_wait })
+        }
         Method::ExchangeDeleteOk => M::DeleteOk(t::DeleteOk {}),
         Method::ExchangeBind(m) => M::Bind(t::Bind {
             destination: short(m.destination),
@@ -180,22 +167,15 @@ fn queue(method: &Method<'_>) -> Option<protocol::queue::AMQPMethod> {
             arguments: table(m.arguments),
         }),
         Method::QueueBindOk => M::BindOk(t::BindOk {}),
-        Method::QueuePurge(m) => M::Purge(t::Purge {
-            queue: short(m.queue),
-            nowait: m.no_wait,
-        }),
-        Method::QueuePurgeOk(m) => M::PurgeOk(t::PurgeOk {
-            message_count: m.message_count,
-        }),
+        Method::QueuePurge(m) => M::Purge(t::Purge { queue: short(m.queue), nowait: m.no_wait }),
+        Method::QueuePurgeOk(m) => M::PurgeOk(t::PurgeOk { message_count: m.message_count }),
         Method::QueueDelete(m) => M::Delete(t::Delete {
             queue: short(m.queue),
             if_unused: m.if_unused,
             if_empty: m.if_empty,
             nowait: m.no_wait,
         }),
-        Method::QueueDeleteOk(m) => M::DeleteOk(t::DeleteOk {
-            message_count: m.message_count,
-        }),
+        Method::QueueDeleteOk(m) => M::DeleteOk(t::DeleteOk { message_count: m.message_count }),
         Method::QueueUnbind(m) => M::Unbind(t::Unbind {
             queue: short(m.queue),
             exchange: short(m.exchange),
@@ -210,10 +190,7 @@ fn queue(method: &Method<'_>) -> Option<protocol::queue::AMQPMethod> {
 fn basic(method: &Method<'_>) -> Option<protocol::basic::AMQPMethod> {
     use protocol::basic::{self as t, AMQPMethod as M};
     Some(match *method {
-        Method::BasicQos(m) => M::Qos(t::Qos {
-            prefetch_count: m.prefetch_count,
-            global: m.global,
-        }),
+        Method::BasicQos(m) => M::Qos(t::Qos { prefetch_count: m.prefetch_count, global: m.global }),
         Method::BasicQosOk => M::QosOk(t::QosOk {}),
         Method::BasicConsume(m) => M::Consume(t::Consume {
             queue: short(m.queue),
@@ -224,16 +201,11 @@ fn basic(method: &Method<'_>) -> Option<protocol::basic::AMQPMethod> {
             nowait: m.no_wait,
             arguments: table(m.arguments),
         }),
-        Method::BasicConsumeOk(m) => M::ConsumeOk(t::ConsumeOk {
-            consumer_tag: short(m.consumer_tag),
-        }),
-        Method::BasicCancel(m) => M::Cancel(t::Cancel {
-            consumer_tag: short(m.consumer_tag),
-            nowait: m.no_wait,
-        }),
-        Method::BasicCancelOk(m) => M::CancelOk(t::CancelOk {
-            consumer_tag: short(m.consumer_tag),
-        }),
+        Method::BasicConsumeOk(m) => M::ConsumeOk(t::ConsumeOk { consumer_tag: short(m.consumer_tag) }),
+        Method::BasicCancel(m) => {
+            M::Cancel(t::Cancel { consumer_tag: short(m.consumer_tag), nowait: m.no_wait })
+        }
+        Method::BasicCancelOk(m) => M::CancelOk(t::CancelOk { consumer_tag: short(m.consumer_tag) }),
         Method::BasicPublish(m) => M::Publish(t::Publish {
             exchange: short(m.exchange),
             routing_key: short(m.routing_key),
@@ -253,10 +225,7 @@ fn basic(method: &Method<'_>) -> Option<protocol::basic::AMQPMethod> {
             exchange: short(m.exchange),
             routing_key: short(m.routing_key),
         }),
-        Method::BasicGet(m) => M::Get(t::Get {
-            queue: short(m.queue),
-            no_ack: m.no_ack,
-        }),
+        Method::BasicGet(m) => M::Get(t::Get { queue: short(m.queue), no_ack: m.no_ack }),
         Method::BasicGetOk(m) => M::GetOk(t::GetOk {
             delivery_tag: m.delivery_tag,
             redelivered: m.redelivered,
@@ -265,22 +234,14 @@ fn basic(method: &Method<'_>) -> Option<protocol::basic::AMQPMethod> {
             message_count: m.message_count,
         }),
         Method::BasicGetEmpty => M::GetEmpty(t::GetEmpty {}),
-        Method::BasicAck(m) => M::Ack(t::Ack {
-            delivery_tag: m.delivery_tag,
-            multiple: m.multiple,
-        }),
-        Method::BasicReject(m) => M::Reject(t::Reject {
-            delivery_tag: m.delivery_tag,
-            requeue: m.requeue,
-        }),
+        Method::BasicAck(m) => M::Ack(t::Ack { delivery_tag: m.delivery_tag, multiple: m.multiple }),
+        Method::BasicReject(m) => M::Reject(t::Reject { delivery_tag: m.delivery_tag, requeue: m.requeue }),
         Method::BasicRecoverAsync(m) => M::RecoverAsync(t::RecoverAsync { requeue: m.requeue }),
         Method::BasicRecover(m) => M::Recover(t::Recover { requeue: m.requeue }),
         Method::BasicRecoverOk => M::RecoverOk(t::RecoverOk {}),
-        Method::BasicNack(m) => M::Nack(t::Nack {
-            delivery_tag: m.delivery_tag,
-            multiple: m.multiple,
-            requeue: m.requeue,
-        }),
+        Method::BasicNack(m) => {
+            M::Nack(t::Nack { delivery_tag: m.delivery_tag, multiple: m.multiple, requeue: m.requeue })
+        }
         _ => return None,
     })
 }
