@@ -25,7 +25,7 @@ pub(crate) async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStr
         match timeout_at(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) if !is_own_end(&stream) => return Ok(stream),
             Ok(Ok(_)) => {
-                failures.push(format!("{address}: {}", io::Error::from(io::ErrorKind::ConnectionRefused)))
+                failures.push(format!("{address}: {}", io::Error::from(io::ErrorKind::ConnectionRefused)));
             }
             Ok(Err(error)) => failures.push(format!("{address}: {error}")),
             Err(_) => failures.push(format!("{address}: no answer within {:?}", share - now)),

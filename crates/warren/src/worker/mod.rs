@@ -76,7 +76,11 @@ pub(crate) fn start_all(
     for (number, messages) in inboxes.into_iter().enumerate() {
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a worker")?;
         let setup = Setup {
-            options: Options { worker: number, workers: count, seed: RandomState::new().hash_one(number) },
+            options: Options {
+                worker: number,
+                workers: count,
+                ..Options::single(RandomState::new().hash_one(number))
+            },
             config: Arc::clone(config),
             clock,
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
