@@ -280,8 +280,10 @@ impl Channel {
             && self.returns_due.is_empty()
     }
 
-    /// Asks for the end of the channel.
+    /// Asks for the end of the channel. What is on its way to consumers without acknowledgements is lost from now on, as
+    /// the client has said that it wants nothing more.
     pub fn close(&mut self, ctx: &mut Ctx<'_>) {
+        self.give_up_deliveries(ctx);
         let close = channel::Close { reply_code: 200, reply_text: b"done", class_id: 0, method_id: 0 };
         self.send(&Method::ChannelClose(close), Mark::Close);
         self.expect.push_back(Expect::CloseOk);
@@ -320,12 +322,17 @@ impl Channel {
         }
     }
 
-    /// What was on its way to consumers without acknowledgements may be lost, and replies are.
-    pub(super) fn forget_queues(&mut self, ctx: &mut Ctx<'_>) {
+    /// What is on its way to consumers without acknowledgements may be lost.
+    pub(super) fn give_up_deliveries(&self, ctx: &mut Ctx<'_>) {
         let open = |c: &&Consumer| c.no_ack && c.life != Life::Ended;
         for consumer in self.consumers.iter().filter(open) {
             ctx.oracle.queues[consumer.queue].lossy = true;
         }
+    }
+
+    /// As [`Channel::give_up_deliveries`], and what was got as well; replies are lost.
+    pub(super) fn forget_queues(&mut self, ctx: &mut Ctx<'_>) {
+        self.give_up_deliveries(ctx);
         for expect in &self.expect {
             if let Expect::Get { queue, no_ack: true, .. } = *expect {
                 ctx.oracle.queues[queue].lossy = true;

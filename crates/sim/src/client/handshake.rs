@@ -189,6 +189,7 @@ impl Client {
             if channel.state != State::Free {
                 // What was not written by now never will be. A content cut short is nobody's business here: real
                 // clients finish theirs, and so does this one before it closes.
+                channel.give_up_deliveries(ctx);
                 channel.outgoing.clear();
                 ctx.oracle.drop_unsealed(channel.chan);
             }
