@@ -133,6 +133,8 @@ pub(crate) struct Channel {
     /// A publish that is not complete yet, its frames numbered for `assembled_for`.
     pub(crate) assembly: Option<Box<Outbox>>,
     pub(crate) assembled_for: u16,
+    /// Octets of body that it announced.
+    pub(crate) announced: u64,
     /// The queue declared last: what an empty name means.
     pub(crate) last_queue: Box<[u8]>,
     /// Prefetch for consumers begun from now on; `None`: never set.
@@ -184,6 +186,7 @@ impl Channel {
             content: Content::None,
             assembly: None,
             assembled_for: 0,
+            announced: 0,
             last_queue: Box::default(),
             prefetch: None,
             global_prefetch: None,

@@ -195,6 +195,7 @@ impl Engine {
         let payload = &frame[HEADER_LEN..frame.len() - 1];
         if frame[0] == FRAME_METHOD && channel.content != Content::None && self.has_left(session) {
             // The end of a session in the middle of a content: what is not complete is dropped.
+            self.announced_is_over(id);
             let channel = &mut self.channels[id];
             channel.content = Content::None;
             channel.assembly = None;
@@ -332,6 +333,7 @@ impl Engine {
             let close = channel::Close { reply_code: code, reply_text: text, class_id, method_id };
             self.tell_channel(id, Method::ChannelClose(close));
         }
+        self.announced_is_over(id);
         self.leave_all(id);
         if closing {
             self.finish_close(id);

@@ -42,6 +42,7 @@ impl Engine {
             flushing: false,
             stalled_on: None,
             outbox_full: false,
+            announced: 0,
             holds_back: Vec::new(),
             held_full: false,
             told_blocked: false,

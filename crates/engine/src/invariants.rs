@@ -25,6 +25,8 @@ impl Engine {
             for channel in session.channels.ids() {
                 assert_eq!(self.channels[channel].session, id, "a channel of another session");
             }
+            let announced: u64 = session.channels.ids().iter().map(|c| self.channels[*c].announced).sum();
+            assert_eq!(session.announced, announced, "octets that are announced by nobody");
             if let Some(lane) = session.lane {
                 assert_eq!(self.upstreams[lane].session, Some(id), "a lane of another session");
             }

@@ -127,6 +127,7 @@ impl Engine {
         if let Some(up) = self.channels[id].current {
             self.fits_upstream(up, frame)?;
         }
+        self.announce(id, header.body_size)?;
         let channel = &mut self.channels[id];
         let number = channel.assembled_for;
         if let Some(assembly) = channel.assembly.as_deref_mut() {
@@ -137,6 +138,31 @@ impl Engine {
             self.publish_complete(id);
         }
         Ok(Flow::Done)
+    }
+
+    /// Counts what an incomplete publish will hold. A session has room for one message of the largest size and for its
+    /// budget beside it (506, RESOURCE_ERROR).
+    fn announce(&mut self, id: ChannelId, octets: u64) -> Result<(), Fault> {
+        let limits = &self.config.limits;
+        let most = limits.message_size + limits.session_budget as u64;
+        let channel = &mut self.channels[id];
+        let Some(session) = self.sessions.get_mut(channel.session) else { return Ok(()) };
+        if session.announced + octets > most {
+            let detail = format!("publishes under way would hold more than {most} octets");
+            return Err(Fault::connection(506, detail, AT));
+        }
+        session.announced += octets;
+        channel.announced = octets;
+        Ok(())
+    }
+
+    /// A publish is complete, or is given up.
+    pub(crate) fn announced_is_over(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let octets = std::mem::take(&mut channel.announced);
+        if let Some(session) = self.sessions.get_mut(channel.session) {
+            session.announced -= octets;
+        }
     }
 
     /// A body frame of a publish that is being assembled, passed as a run.
@@ -214,6 +240,7 @@ impl Engine {
 
     /// An assembled publish goes upstream, or joins the frames that its channel holds.
     pub(crate) fn send_assembly(&mut self, id: ChannelId) {
+        self.announced_is_over(id);
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };

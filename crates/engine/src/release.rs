@@ -149,6 +149,7 @@ impl Engine {
 
     /// Forgets a channel. Its number is free for the client.
     pub(crate) fn remove_channel(&mut self, id: ChannelId) {
+        self.announced_is_over(id);
         let Some(channel) = self.channels.remove(id) else {
             return;
         };

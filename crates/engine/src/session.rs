@@ -150,6 +150,8 @@ pub(crate) struct Session {
     pub(crate) stalled_on: Option<UpstreamId>,
     /// The client does not read what it asked for.
     pub(crate) outbox_full: bool,
+    /// Octets announced by publishes that are not complete.
+    pub(crate) announced: u64,
     /// Upstreams that it uses alone and that are not read because it does not read.
     pub(crate) holds_back: Vec<UpstreamId>,
     /// A channel holds so many frames that the session must wait.
