@@ -141,7 +141,7 @@ impl Client {
         let method = u32::from(close.class_id) << 16 | u32::from(close.method_id);
         if refused && matches!(self.stage, Stage::LoggingIn | Stage::Opening) {
             ctx.cover.hit(if code == 403 { Path::LoginRefused } else { Path::VhostRefused });
-        } else if self.doom == Some((code, method)) {
+        } else if self.doom == Some((code, method)) || self.waited_in_vain(code, ctx) {
             ctx.cover.hit(Path::ConnectionError);
         } else {
             let due = self.doom.map(|(code, method)| (code, split_id(method)));
@@ -155,6 +155,12 @@ impl Client {
         self.finish(ctx);
         self.stage = Stage::Done;
         Ok(())
+    }
+
+    /// Where caps are low, the channels of a client that only waits for the answer to its error may be what another
+    /// channel of its own waits for.
+    fn waited_in_vain(&self, code: u16, ctx: &Ctx<'_>) -> bool {
+        code == 506 && self.doom.is_some() && ctx.scenario.tight
     }
 
     /// Our close was answered: all that was published before it is at the broker.

@@ -177,8 +177,8 @@ impl Client {
             Stage::Done | Stage::Gone => {}
             Stage::Greeted | Stage::LoggingIn | Stage::Opening
                 // Told or not: one that does not read what it is told is disconnected after a while.
-                if self.plan.login == Login::Password
-                    && (!self.plan.told_refusal || ctx.scenario.stall_every > 0) =>
+                if self.plan.login == Login::Password && !self.plan.told_refusal
+                    || self.plan.login != Login::Right && ctx.scenario.stall_every > 0 =>
             {
                 ctx.cover.hit(Path::LoginRefused);
             }

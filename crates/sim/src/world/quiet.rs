@@ -12,8 +12,11 @@ const MOST_ACTIONS: u32 = 200_000;
 /// Milliseconds for which a client may wait while nothing else happens: some things wait for a timer by design.
 const PATIENCE: u64 = 3000;
 
-/// As [`PATIENCE`] where upstream connections are few: one that is idle must end before another can begin.
-const PATIENCE_WHEN_TIGHT: u64 = 12_000;
+/// As [`PATIENCE`] where upstream connections are few: who waits is refused after 30 s.
+const PATIENCE_WHEN_TIGHT: u64 = 35_000;
+
+/// Most milliseconds that pass at once: clients and broker must get to send their heartbeats.
+const MOST_AT_ONCE: u64 = 2500;
 
 /// Rounds in which all clients end their sessions.
 const MOST_ROUNDS: u32 = 3000;
@@ -46,7 +49,7 @@ impl World {
                 return Err(format!("stuck: {waits}{}", self.describe_middle()));
             }
             self.hit(Path::Waited);
-            self.now = next.max(self.now);
+            self.now = next.clamp(self.now, self.now + MOST_AT_ONCE);
             self.broker.heartbeat();
             self.tick()?;
             self.drain()?;
@@ -130,7 +133,7 @@ impl World {
     fn let_time_pass(&mut self, until: u64) -> Check {
         while self.now < until {
             let own = self.next_deadline().unwrap_or(u64::MAX).max(self.now + 1);
-            self.now = own.min(self.now + 2500).min(until);
+            self.now = own.min(self.now + MOST_AT_ONCE).min(until);
             self.broker.heartbeat();
             self.tick()?;
             self.drain()?;
