@@ -182,6 +182,14 @@ impl Client {
             {
                 ctx.cover.hit(Path::LoginRefused);
             }
+            // The same goes for one that committed an error.
+            Stage::Open if self.doom.is_some() && ctx.scenario.stall_every > 0 => {
+                for channel in self.channels.iter_mut().filter(|c| c.state != State::Free) {
+                    ctx.oracle.doubt(channel.chan);
+                    channel.end(ctx);
+                }
+                self.end_queues(ctx);
+            }
             _ => return Err(format!("client {me} was disconnected without a word")),
         }
         self.stage = Stage::Gone;
