@@ -55,7 +55,7 @@ const IMPORTANT: [Path; 40] = [
 ];
 
 /// Runs from which on an important path that was never taken is a failure.
-pub const ENOUGH_SEEDS: u64 = 500;
+pub const ENOUGH_SEEDS: u64 = 2000;
 
 /// Important paths that were never taken.
 pub fn missed(totals: &Totals, between: Between) -> Vec<String> {
@@ -70,6 +70,7 @@ pub fn missed(totals: &Totals, between: Between) -> Vec<String> {
                 missed.push(format!("bind {kind}"));
             }
         }
+        missed.extend((cover.count(Path::Waited) == 0).then(|| "waited for a cap".to_owned()));
         missed.extend((m.barriers == 0).then(|| "barrier".to_owned()));
         missed.extend((m.hand_offs == 0).then(|| "hand-off".to_owned()));
     }

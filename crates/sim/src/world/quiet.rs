@@ -28,6 +28,9 @@ impl World {
         self.audit()?;
         // Who waits for another client is refused in the end, and rightly.
         let waits = self.may_wait() && self.waits_for().is_some();
+        if waits {
+            self.hit(Path::Waited);
+        }
         if self.rng.chance(1, 2) && !waits {
             let until = self.now + self.rng.between(100, 100_000);
             self.let_time_pass(until)?;
