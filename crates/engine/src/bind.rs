@@ -233,6 +233,7 @@ impl Engine {
             opened_at: self.now,
             dirty: false,
             unproven: false,
+            unproven_before_barrier: false,
             unconfirmed: TagSet::default(),
             barrier_after: 0,
             sources: Sources::default(),
@@ -289,7 +290,7 @@ impl Engine {
     /// Sends what is answered only when everything before it was processed.
     pub(crate) fn send_barrier(&mut self, up: UpChannelId) {
         let state = &mut self.up_channels[up];
-        state.unproven = false;
+        state.unproven_before_barrier |= std::mem::take(&mut state.unproven);
         state.barrier_after = state.unconfirmed.next() - 1;
         state.pending.push_back(Pending::Barrier);
         let (upstream, number) = (state.upstream, state.number);
@@ -315,12 +316,10 @@ impl Engine {
         let Some(state) = self.up_channels.get_mut(up) else {
             return;
         };
-        let withheld = std::mem::take(&mut state.withheld);
-        if let Some(channel) = state.owner.take().and_then(|o| self.channels.get_mut(o)) {
-            channel.silent.retain(|s| *s != up);
-            channel.afterwards.extend_from_slice(&withheld);
-        }
+        let owner = state.owner;
+        self.release_withheld(owner, up);
         let Some(state) = self.up_channels.get_mut(up) else { return };
+        state.owner = None;
         if state.closing {
             return;
         }

@@ -115,6 +115,8 @@ impl Engine {
         if channel.standing != Standing::Closing || !channel.older.is_empty() {
             return;
         }
+        self.flush_afterwards(id);
+        let Some(channel) = self.channels.get(id) else { return };
         let session = channel.session;
         if self.sessions.get(session).is_some_and(|s| s.phase == Phase::Running) {
             self.tell_channel(id, Method::ChannelCloseOk);

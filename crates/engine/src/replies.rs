@@ -57,6 +57,7 @@ impl Engine {
         }
         match (pending, owner) {
             (Pending::Barrier, Some(channel)) => {
+                self.barrier_arrived(up);
                 self.barrier_back(channel, up);
                 self.closing_progress(channel, up);
             }
@@ -66,11 +67,20 @@ impl Engine {
                 self.resume_answered(channel);
                 self.closing_progress(channel, up);
             }
+            (Pending::Barrier, None) => self.barrier_arrived(up),
             (Pending::Client(_, Note::Get { no_ack }), None) => self.orphan_got(up, no_ack, method),
             _ => {}
         }
         self.local_answers(up);
         self.orphan_progress(up);
+    }
+
+    /// The last barrier that is out has come back: everything before it was processed.
+    fn barrier_arrived(&mut self, up: UpChannelId) {
+        let state = &mut self.up_channels[up];
+        if !state.pending.iter().any(|p| matches!(p, Pending::Barrier)) {
+            state.unproven_before_barrier = false;
+        }
     }
 
     /// Answers of Warren's own to requests before the one that is answered now.
@@ -322,11 +332,8 @@ impl Engine {
         let state = &self.up_channels[up];
         let (upstream, number, owner, closing) = (state.upstream, state.number, state.owner, state.closing);
         self.tell_upstream(upstream, number, Method::ChannelCloseOk);
-        if let Some(channel) = owner.and_then(|o| self.channels.get_mut(o)) {
-            // Its answers come before its close.
-            channel.silent.retain(|s| *s != up);
-            channel.afterwards.append(&mut self.up_channels[up].withheld);
-        }
+        // Its answers come before its close.
+        self.release_withheld(owner, up);
         if !closing {
             self.free_channel(up);
         }
@@ -355,8 +362,31 @@ impl Engine {
             self.abort_upstream(upstream, dial::BROKER, "it closed a channel that was not being closed");
             return;
         }
+        self.release_withheld(owner, up);
         self.free_channel(up);
         self.binding_closed(owner, up);
+    }
+
+    /// What a binding has to say and could not while another was speaking is not lost with the binding.
+    pub(crate) fn release_withheld(&mut self, owner: Option<ChannelId>, up: UpChannelId) {
+        let Some(state) = self.up_channels.get_mut(up) else { return };
+        let withheld = std::mem::take(&mut state.withheld);
+        if let Some(channel) = owner.and_then(|o| self.channels.get_mut(o)) {
+            channel.silent.retain(|s| *s != up);
+            channel.afterwards.extend_from_slice(&withheld);
+        }
+    }
+
+    /// What waited for the end of a content is sent.
+    pub(crate) fn flush_afterwards(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(id)
+            && channel.speaking.is_none()
+            && !channel.afterwards.is_empty()
+        {
+            let afterwards = std::mem::take(&mut channel.afterwards);
+            let session = channel.session;
+            self.send_client(session, |out| out.extend_from_slice(&afterwards));
+        }
     }
 
     /// A closing channel has one binding less.
@@ -512,13 +542,7 @@ impl Engine {
             }
             self.retire_if_done(id, next);
         }
-        if let Some(channel) = self.channels.get_mut(id)
-            && channel.speaking.is_none()
-            && !channel.afterwards.is_empty()
-        {
-            let afterwards = std::mem::take(&mut channel.afterwards);
-            self.send_client(session, |out| out.extend_from_slice(&afterwards));
-        }
+        self.flush_afterwards(id);
         self.retire_if_done(id, up);
         self.closing_progress(id, up);
         let Some(channel) = self.channels.get_mut(id) else {

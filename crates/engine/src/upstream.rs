@@ -183,6 +183,8 @@ pub(crate) struct UpChannel {
     pub(crate) dirty: bool,
     /// It published without confirms, or sent requests without a reply, since the last barrier.
     pub(crate) unproven: bool,
+    /// Something of that kind is covered by a barrier that has not come back.
+    pub(crate) unproven_before_barrier: bool,
     /// Publish numbers whose confirm is awaited.
     pub(crate) unconfirmed: TagSet,
     /// The last of them that a barrier has been sent after.
@@ -221,6 +223,7 @@ impl UpChannel {
     /// Every publish was confirmed and nothing else is open: as good as a barrier that has come back.
     pub(crate) fn is_settled(&self) -> bool {
         !self.unproven
+            && !self.unproven_before_barrier
             && self.incoming == Incoming::None
             && self.unconfirmed.is_empty()
             && self.pending.iter().all(|p| matches!(p, Pending::Open | Pending::Barrier))
