@@ -3,7 +3,7 @@
 use crate::channel::{Content, Standing, Switch};
 use crate::engine::Engine;
 use crate::session::Phase;
-use crate::upstream::{Purpose, Stage};
+use crate::upstream::{Incoming, Pending, Purpose, Stage};
 
 impl Engine {
     /// Asserts everything that must always hold. Called by tests and by the simulation after every step.
@@ -44,6 +44,21 @@ impl Engine {
             assert!(self.sessions.contains_key(channel.session), "a channel without session");
             for up in channel.bindings() {
                 assert_eq!(self.up_channels[up].owner, Some(id), "a binding that belongs to another channel");
+            }
+            if channel.standing == Standing::Closing {
+                assert!(!channel.older.is_empty(), "a close that nobody answers");
+                for up in &channel.older {
+                    let state = &self.up_channels[*up];
+                    let proves = state.pending.iter().any(|p| matches!(p, Pending::Barrier));
+                    let ends = state.closing || proves || state.incoming != Incoming::None;
+                    assert!(
+                        ends,
+                        "a close that waits for nothing: {:?}, unproven {}, unconfirmed {}",
+                        state.pending,
+                        state.unproven,
+                        state.unconfirmed.len()
+                    );
+                }
             }
             for consumer in &channel.consumers {
                 assert!(self.up_channels.contains_key(consumer.up), "a consumer on a binding that is gone");

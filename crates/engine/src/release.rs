@@ -73,7 +73,7 @@ impl Engine {
         if lane || state.dirty || state.mode == Mode::Tx || !state.unacked.is_empty() {
             // The close itself is the proof.
             self.close_channel(up);
-        } else if state.is_proven() {
+        } else if state.is_routed() {
             self.drop_binding(id, up);
             self.leave(up);
         } else if !state.is_routed() && !state.barrier_is_out() {
