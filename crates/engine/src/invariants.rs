@@ -111,6 +111,8 @@ impl Engine {
             for up in upstream.numbers.all() {
                 assert_eq!(self.up_channels[up].upstream, id, "a number of another connection");
             }
+            let held = self.sessions.values().any(|s| s.holds_back.contains(&id));
+            assert_eq!(upstream.held_back, held, "an upstream is held back and nobody lets it go");
             if upstream.purpose == Purpose::Lane {
                 assert!(upstream.session.is_some(), "a lane of nobody");
             }

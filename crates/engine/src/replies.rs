@@ -534,7 +534,7 @@ impl Engine {
                 continue;
             };
             let withheld = std::mem::take(&mut state.withheld);
-            let unfinished = state.incoming != Incoming::None;
+            let unfinished = state.incoming != Incoming::None && !state.discarding;
             self.send_client(session, |out| out.extend_from_slice(&withheld));
             if unfinished {
                 self.channels[id].speaking = Some(next);
