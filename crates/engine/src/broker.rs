@@ -94,13 +94,13 @@ impl Engine {
             if reply_to || tag != state.unacked.next() {
                 break;
             }
-            if !no_ack {
-                state.sources.note(tag, consumer.source, &state.unacked);
-            }
-            state.unacked.push(!no_ack);
             let client_tag = channel.next_delivery;
             channel.next_delivery += 1;
-            channel.deliveries.note(client_tag, up, tag);
+            if !no_ack {
+                state.sources.note(tag, consumer.source, &state.unacked);
+                channel.deliveries.note(client_tag, up, tag);
+            }
+            state.unacked.push(!no_ack);
             #[cfg(feature = "sabotage")]
             let client_tag =
                 if self.options.sabotage == crate::engine::Sabotage::TagOffset { tag } else { client_tag };

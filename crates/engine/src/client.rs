@@ -281,7 +281,10 @@ impl Engine {
         let session = channel.session;
         let mut at = 0;
         while let Ok(Some(frame)) = next_frame(&held, at, u32::MAX) {
-            if !self.channels.contains_key(id) {
+            let Some(channel) = self.channels.get_mut(id) else { break };
+            if !channel.held.is_empty() {
+                // It waits again: the rest joins what it holds, in one move.
+                channel.held.extend_from_slice(&held[at..]);
                 break;
             }
             at = match self.channel_run(id, &mut held, &frame) {

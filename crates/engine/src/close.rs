@@ -255,6 +255,16 @@ impl Engine {
         }
         self.detach_upstream(id);
 
+        for (channel, up) in &owners {
+            // First all of it, so that nobody meets a binding that is gone.
+            if let Some(channel) = self.channels.get_mut(*channel) {
+                channel.older.retain(|o| o != up);
+                channel.current = channel.current.filter(|c| c != up);
+                channel.speaking = channel.speaking.filter(|s| s != up);
+                channel.silent.retain(|s| s != up);
+                channel.consumers.retain(|c| c.up != *up);
+            }
+        }
         let text = reply::text(320, &format!("the connection to broker {name} was lost: {text}"));
         for session in sessions {
             let leaving = self.sessions.get(session).is_some_and(|s| s.phase == Phase::Leaving);

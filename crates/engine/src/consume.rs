@@ -23,7 +23,6 @@ impl Engine {
         &mut self,
         id: ChannelId,
         consume: &basic::Consume<'_>,
-        frame: &[u8],
     ) -> Result<Flow, Fault> {
         let at = (60, 20);
         let Some(queue) = self.queue_name(id, consume.queue, at)? else { return Ok(Flow::Hold) };
@@ -53,10 +52,15 @@ impl Engine {
                 _ => Need::Consume,
             }
         };
-        let Some(up) = self.ensure(id, need) else {
-            return Ok(Flow::Hold);
-        };
-        self.fits_upstream(up, frame)?;
+        let Some(up) = self.ensure(id, need) else { return Ok(Flow::Hold) };
+        // Its tag must be known, even when the client does not wait for it.
+        let method = Method::BasicConsume(basic::Consume {
+            queue: &queue,
+            consumer_tag: tag,
+            no_wait: false,
+            ..*consume
+        });
+        self.fits(up, &method)?;
         if !consume.no_wait && !self.may_ask(id, up) {
             return Ok(Flow::Hold);
         }
@@ -82,15 +86,11 @@ impl Engine {
             reply_to,
             fixed,
         });
-        self.up_channels[up].dirty = true;
+        let state = &mut self.up_channels[up];
+        state.dirty = true;
+        // A refusal would come before a barrier, its consume-ok perhaps after it.
+        state.unproven = true;
         let note = Note::Consume { tag: tag.into() };
-        // Its tag must be known, even when the client does not wait for it.
-        let method = Method::BasicConsume(basic::Consume {
-            queue: &queue,
-            consumer_tag: tag,
-            no_wait: false,
-            ..*consume
-        });
         if consume.no_wait {
             self.ask_quietly(up, note, method);
         } else {

@@ -372,7 +372,11 @@ impl Engine {
                 } else {
                     text
                 };
-                let login = self.upstreams[id].login.filter(|_| stage == Stage::Verifying);
+                let asks = |l: &LoginId| {
+                    let asked = self.logins.get(*l).is_some_and(|l| l.verifying == Some(id));
+                    stage == Stage::Verifying && asked && !self.login_is_fresh(*l)
+                };
+                let login = self.upstreams[id].login.filter(asks);
                 if login.is_none() {
                     self.attempt_failed(id, &text);
                 }

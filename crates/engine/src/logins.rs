@@ -136,6 +136,15 @@ impl Engine {
         }
     }
 
+    /// Whoever waits for these credentials asks again.
+    pub(crate) fn check_tenants_of(&mut self, id: LoginId) {
+        let tenants: Vec<TenantId> =
+            self.logins.get(id).into_iter().flat_map(|l| l.tenants.values().copied()).collect();
+        for tenant in tenants {
+            self.check_tenant(tenant);
+        }
+    }
+
     /// Forgets a login that nobody needs any more.
     pub(crate) fn login_timer(&mut self, id: LoginId) {
         let Some(login) = self.logins.get(id) else { return };

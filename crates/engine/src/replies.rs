@@ -151,12 +151,11 @@ impl Engine {
         }
     }
 
-    /// What is withheld counts as the session's memory.
+    /// What is withheld counts as the session's memory: looked at when the step is over.
     fn bound_withheld(&mut self, session: SessionId, up: UpChannelId) {
         let withheld = self.up_channels.get(up).map_or(0, |s| s.withheld.len());
-        if withheld > self.config.limits.session_budget {
-            let text = format!("{withheld} octets wait for a client that does not read");
-            self.abort_session(session, crate::close::LIMIT, &text);
+        if withheld > self.config.limits.session_outbox && !self.slow.contains(&session) {
+            self.slow.push(session);
         }
     }
 
@@ -316,7 +315,7 @@ impl Engine {
     /// Confirms one by one, under the client's numbers: `multiple` would cover what other bindings still owe.
     fn tell_confirms(&mut self, id: ChannelId, up: UpChannelId, settled: &[u64], frame: &[u8]) {
         for tag in settled {
-            let channel = &self.channels[id];
+            let Some(channel) = self.channels.get(id) else { return };
             let Some(client_tag) = channel.publishes.to_client(up, *tag) else {
                 continue;
             };
@@ -461,7 +460,9 @@ impl Engine {
         let channel = &mut self.channels[id];
         let client_tag = channel.next_delivery;
         channel.next_delivery += 1;
-        channel.deliveries.note(client_tag, up, tag);
+        if !no_ack {
+            channel.deliveries.note(client_tag, up, tag);
+        }
         #[cfg(feature = "sabotage")]
         let client_tag =
             if self.options.sabotage == crate::engine::Sabotage::TagOffset { tag } else { client_tag };
@@ -480,9 +481,8 @@ impl Engine {
     /// The method of a content: from here to its end the client's channel hears this binding alone.
     fn content_begins(&mut self, id: ChannelId, up: UpChannelId, frame: &[u8]) {
         self.relay(id, up, frame);
-        let channel = &mut self.channels[id];
-        if channel.speaking.is_none() {
-            channel.speaking = Some(up);
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.speaking.get_or_insert(up);
         }
     }
 

@@ -31,7 +31,7 @@ impl Engine {
             Method::BasicAck(ack) => self.client_settles(id, ack.delivery_tag, ack.multiple, frame, at),
             Method::BasicNack(nack) => self.client_settles(id, nack.delivery_tag, nack.multiple, frame, at),
             Method::BasicReject(reject) => self.client_settles(id, reject.delivery_tag, false, frame, at),
-            Method::BasicConsume(consume) => self.client_consumes(id, &consume, frame),
+            Method::BasicConsume(consume) => self.client_consumes(id, &consume),
             Method::BasicCancel(cancel) => self.client_cancels(id, &cancel),
             Method::BasicGet(get) => self.client_gets(id, &get),
             Method::BasicQos(qos) => self.client_qos(id, &qos),
@@ -136,7 +136,7 @@ impl Engine {
     }
 
     /// Whether a request that Warren has written anew fits the broker's frames.
-    fn fits(&self, up: UpChannelId, method: &Method<'_>) -> Result<(), Fault> {
+    pub(crate) fn fits(&self, up: UpChannelId, method: &Method<'_>) -> Result<(), Fault> {
         let mut frame = Vec::new();
         method.write(0, &mut frame);
         self.fits_upstream(up, &frame)

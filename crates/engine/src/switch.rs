@@ -208,6 +208,7 @@ impl Engine {
 
     /// Consumers that waited until what their old binding had delivered was settled begin again.
     pub(crate) fn resume_settled(&mut self, id: ChannelId) {
+        let mut left = Vec::new();
         loop {
             // Nothing may be sent between tx.commit and its answer.
             let free = |c: &&Channel| c.current.is_some() && (c.tx.is_none() || c.awaiting == 0);
@@ -217,8 +218,12 @@ impl Engine {
                 c.state == ConsumerState::Settling
                     && (c.settling_until <= self.now || !c.settling.iter().any(open))
             };
-            let Some(at) = channel.consumers.iter().position(settled) else { return };
+            let Some(at) = channel.consumers.iter().position(settled) else { break };
+            left.push(channel.consumers[at].up);
             self.begin_consumer(id, at);
+        }
+        for up in left {
+            self.retire_if_done(id, up);
         }
     }
 
@@ -233,6 +238,7 @@ impl Engine {
         consumer.state = ConsumerState::Starting;
         let state = &mut self.up_channels[up];
         state.dirty = true;
+        state.unproven = true;
         let note = Note::Consume { tag: consumer.tag.clone() };
         state.pending.push_back(Pending::Own(basic::CONSUME, note));
         let method = Method::BasicConsume(basic::Consume {
@@ -281,13 +287,21 @@ impl Engine {
         }
     }
 
+    /// Octets for a channel that wait until another binding has finished its content.
+    fn withheld(&self, id: ChannelId) -> usize {
+        let Some(channel) = self.channels.get(id) else { return 0 };
+        let of = |up: &UpChannelId| self.up_channels.get(*up).map_or(0, |s| s.withheld.len());
+        channel.silent.iter().map(of).sum::<usize>() + channel.afterwards.len()
+    }
+
     /// A session that does not read: what it consumes on shared connections moves to an own lane, where TCP holds
     /// the broker back. Beyond the session's budget it ends.
     pub(crate) fn slow_reader(&mut self, id: crate::ids::SessionId) {
         let Some(session) = self.sessions.get(id) else {
             return;
         };
-        let waiting = session.outbox.len();
+        let withheld: usize = session.channels.ids().iter().map(|c| self.withheld(*c)).sum();
+        let waiting = session.outbox.len() + withheld;
         if waiting > self.config.limits.session_budget {
             let text = format!("{waiting} octets wait for a client that does not read");
             self.abort_session(id, crate::close::LIMIT, &text);

@@ -42,6 +42,7 @@ impl Engine {
                 TimerKey::Farm(farm) => self.farm_timer(farm),
                 TimerKey::Login(id) => {
                     self.check_login(id);
+                    self.check_tenants_of(id);
                     self.login_timer(id);
                 }
                 TimerKey::Tenant(id) => self.tenant_timer(id),

@@ -134,6 +134,16 @@ pub(crate) enum Pending {
 }
 
 impl Pending {
+    /// Whether its answer says nothing of what was sent before or after it: a barrier does not wait for it.
+    fn is_late(&self) -> bool {
+        let note = match self {
+            Pending::Open => return true,
+            Pending::Client(_, note) | Pending::Own(_, note) => note,
+            Pending::Barrier | Pending::Local(_) => return false,
+        };
+        matches!(note, Note::Consume { .. } | Note::Cancel { .. })
+    }
+
     /// Whether this reply answers it. Replies come in the order of the requests, except those that a queue gives
     /// (consume-ok, cancel-ok, commit-ok): they may be overtaken by others, so kinds and tags are compared.
     pub(crate) fn is_answered_by(&self, reply: &Method<'_>) -> bool {
@@ -211,7 +221,7 @@ impl UpChannel {
     pub(crate) fn is_routed(&self) -> bool {
         !self.unproven
             && self.incoming == Incoming::None
-            && self.pending.iter().all(|p| matches!(p, Pending::Open))
+            && self.pending.iter().all(Pending::is_late)
             && self.unconfirmed.highest().is_none_or(|last| last <= self.barrier_after)
     }
 
