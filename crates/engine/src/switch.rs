@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use warren_wire::method::{Method, basic};
+use warren_wire::reply;
 use warren_wire::table::Table;
 
 use crate::channel::{Channel, Consumer, ConsumerState, Content, Standing, Switch};
@@ -303,8 +304,9 @@ impl Engine {
         let withheld: usize = session.channels.ids().iter().map(|c| self.withheld(*c)).sum();
         let waiting = session.outbox.len() + withheld;
         if waiting > self.config.limits.session_budget {
-            let text = format!("{waiting} octets wait for a client that does not read");
-            self.abort_session(id, crate::close::LIMIT, &text);
+            let detail = format!("{waiting} octets wait for a client that does not read fast enough");
+            let text = reply::text(506, &detail);
+            self.close_session(id, 506, &text, (0, 0), crate::close::LIMIT);
             return;
         }
         for channel in session.channels.ids() {
