@@ -21,6 +21,10 @@ impl Engine {
             _ if self.up_channels[up].closing && self.up_channels[up].owner.is_none() => {
                 self.closing_method(up, method);
             }
+            _ if self.up_channels[up].idle => {
+                let upstream = self.up_channels[up].upstream;
+                self.abort_upstream(upstream, dial::BROKER, "it spoke on a channel that nobody uses");
+            }
             Method::BasicDeliver(deliver) => self.deliver(up, &deliver, frame),
             Method::BasicReturn(_) => self.returned(up, frame),
             Method::BasicAck(ack) => self.confirmed(up, ack.delivery_tag, ack.multiple, frame),
@@ -48,7 +52,8 @@ impl Engine {
         }
         let found = state.pending.iter().position(|p| p.is_answered_by(&method));
         let (upstream, owner) = (state.upstream, state.owner);
-        let Some(pending) = found.and_then(|at| state.pending.remove(at)) else {
+        let skipped = state.pending.iter().take(found.unwrap_or(0)).all(Pending::may_be_overtaken);
+        let Some(pending) = found.filter(|_| skipped).and_then(|at| state.pending.remove(at)) else {
             self.abort_upstream(upstream, dial::BROKER, "it answered what was not asked");
             return;
         };

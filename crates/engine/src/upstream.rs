@@ -134,6 +134,12 @@ pub(crate) enum Pending {
 }
 
 impl Pending {
+    /// Whether a later request may be answered before it. RabbitMQ answers tx.commit from its queues too.
+    pub(crate) fn may_be_overtaken(&self) -> bool {
+        let commit = matches!(self, Pending::Client(_, Note::Commit) | Pending::Own(_, Note::Commit));
+        commit || matches!(self, Pending::Local(_)) || self.is_late() && !matches!(self, Pending::Open)
+    }
+
     /// Whether its answer says nothing of what was sent before or after it: a barrier does not wait for it.
     fn is_late(&self) -> bool {
         let note = match self {
