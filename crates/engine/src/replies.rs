@@ -21,7 +21,9 @@ impl Engine {
             _ if self.up_channels[up].closing && self.up_channels[up].owner.is_none() => {
                 self.closing_method(up, method);
             }
-            _ if self.up_channels[up].idle => {
+            Method::BasicDeliver(_) | Method::BasicReturn(_) | Method::BasicGetOk(_)
+                if self.up_channels[up].idle =>
+            {
                 let upstream = self.up_channels[up].upstream;
                 self.abort_upstream(upstream, dial::BROKER, "it spoke on a channel that nobody uses");
             }
