@@ -9,7 +9,6 @@ use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::flow::To;
 use crate::ids::{ChannelId, UpChannelId};
-use crate::requests::encoded;
 use crate::switch::Need;
 use crate::upstream::Note;
 
@@ -76,7 +75,7 @@ impl Engine {
             no_local: consume.no_local,
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
-            arguments: encoded(consume.arguments),
+            arguments: consume.arguments.as_bytes().into(),
             prefetch,
             up,
             state: ConsumerState::Starting,

@@ -141,7 +141,6 @@ impl Engine {
         let state = &mut self.farms[farm];
         state.properties = Some(start.server_properties.as_bytes().to_vec());
         state.is_rabbitmq = start.server_properties.get(b"product") == Some(Value::Str(b"RabbitMQ"));
-        state.mechanisms = start.mechanisms.to_vec();
         state.failures = 0;
         state.retry_at = None;
         if self.upstreams[id].login.is_some() {

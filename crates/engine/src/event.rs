@@ -48,7 +48,7 @@ pub enum Event {
         backend: BackendId,
         /// Why, for people.
         why: String,
-        /// Whether that was meant (idle, drain, shutdown).
+        /// Whether it is no fault of the broker's: idle, shutdown, or a login that it refused.
         expected: bool,
     },
 }

@@ -2,7 +2,7 @@
 
 use warren_wire::frame::{HEADER_LEN, set_channel};
 use warren_wire::method::{Method, MethodId, basic, channel, confirm, exchange, method_id, queue};
-use warren_wire::table::{Table, Value};
+use warren_wire::table::Value;
 
 use crate::channel::{Consumer, ConsumerState, Mode, Switch};
 use crate::client::Flow;
@@ -444,9 +444,4 @@ impl Engine {
         self.ask(id, up, Note::Plain, Method::BasicQos(*qos));
         Ok(Flow::Done)
     }
-}
-
-/// The encoded arguments of a consumer, to be sent again.
-pub(crate) fn encoded(table: Table<'_>) -> Box<[u8]> {
-    table.as_bytes().into()
 }

@@ -3,8 +3,8 @@
 //! ```text
 //! publishing:  hold frames -> barrier on the old binding -> bind the new one -> replay the held frames;
 //!              the old one stays for late confirms and for deliveries that are not settled
-//! consuming:   cancel on the old binding -> deliver until cancel-ok -> (small prefetch: until settled) ->
-//!              consume on the new one with the same tag and prefetch
+//! consuming:   (small prefetch: wait until the client holds nothing of it) -> cancel on the old binding ->
+//!              deliver until cancel-ok -> consume on the new one with the same tag and prefetch
 //! ```
 //! Consumers that cannot move stay on the old binding until they end: a channel can have several.
 

@@ -22,7 +22,6 @@ pub(crate) struct Refusal {
 pub(crate) struct FarmState {
     /// The encoded server properties of its brokers, once one has been seen.
     pub(crate) properties: Option<Vec<u8>>,
-    pub(crate) mechanisms: Vec<u8>,
     /// LavinMQ and unknown products get the barrier that works everywhere.
     pub(crate) is_rabbitmq: bool,
     pub(crate) tune: Tune,
