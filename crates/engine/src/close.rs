@@ -54,12 +54,15 @@ impl Engine {
             }
             _ => {}
         }
+        // When the process stops, the operator says how long clients may take. A handshake has nothing to lose.
+        let in_time = self.stopping.is_none() || session.phase.is_handshake();
         session.phase = Phase::CloseSent;
         session.ending.get_or_insert((reason, text.to_owned()));
         session.stalled_on = None;
-        let deadline = self.now + CLOSE_OK_WITHIN;
-        session.deadline = Some(deadline);
-        self.arm_session(id, deadline);
+        session.deadline = in_time.then(|| self.now + CLOSE_OK_WITHIN);
+        if let Some(deadline) = session.deadline {
+            self.arm_session(id, deadline);
+        }
         let text = reply::cut(text);
         let close = connection::Close { reply_code: code, reply_text: text.as_bytes(), class_id, method_id };
         self.tell_client(id, 0, Method::ConnectionClose(close));

@@ -141,7 +141,7 @@ impl Engine {
         if silent && may_read {
             let text = format!("missed heartbeats from the client, timeout: {} s", session.tune.heartbeat);
             self.abort_session(id, close::HEARTBEAT, &text);
-        } else if quiet && outbox_empty {
+        } else if quiet && outbox_empty && session.phase != Phase::CloseSent {
             self.send_client(id, |out| out.extend_from_slice(&HEARTBEAT_FRAME));
         }
     }
@@ -285,5 +285,5 @@ fn half_beat(seconds: u16) -> Option<Duration> {
 
 /// Whether heartbeats go on in this phase.
 fn beats(phase: Phase) -> bool {
-    matches!(phase, Phase::Running | Phase::Leaving | Phase::Entering | Phase::Open)
+    matches!(phase, Phase::Running | Phase::Leaving | Phase::Entering | Phase::Open | Phase::CloseSent)
 }

@@ -5,11 +5,13 @@
 //! - [`warren`]: the proxy under test, as a process.
 //! - [`peer`]: an AMQP client made of frames, which can do what no decent client does.
 //! - [`clients`]: the real clients in other languages, with the job they all do.
+//! - [`certificates`]: an authority and what it signs, for TLS.
 //! - [`both_ways`]: the same test against the broker and through Warren.
 //!
 //! Nothing is skipped in silence: a test that needs a program that is not installed fails and names `make deps`.
 //! All methods panic when something does not go as the test wants it: in a test, that is the error report.
 
+pub mod certificates;
 pub mod clients;
 pub mod peer;
 mod ports;
@@ -19,6 +21,7 @@ pub mod warren;
 mod ways;
 
 pub use peer::{Handshake, Peer};
+pub use ports::free as free_port;
 pub use rabbit::Rabbit;
 pub use warren::Warren;
 pub use ways::{Through, Way, both_ways, both_ways_with, eventually, same_both_ways, through_warren, unique};

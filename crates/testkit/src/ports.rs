@@ -12,7 +12,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A port of the loopback address that nobody listens on, and that this process did not give out before (until
 /// 17,000 were given out). Test processes that run at the same time start at different places.
-pub(crate) fn free() -> u16 {
+pub fn free() -> u16 {
     let width = RANGE.end - RANGE.start;
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
     let start = (std::process::id().wrapping_mul(211)).wrapping_add(nanos / 1000 * 7) % width;

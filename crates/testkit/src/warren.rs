@@ -35,6 +35,11 @@ impl Warren {
 
     /// Starts one in front of whatever listens on a port of the loopback address, now or later, with arguments.
     pub fn start_with(broker_port: u16, arguments: &[&str]) -> Warren {
+        Warren::start_for(&format!("amqp://127.0.0.1:{broker_port}"), arguments, &[])
+    }
+
+    /// Starts one in front of any address, with arguments and additional environment variables.
+    pub fn start_for(upstream: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Warren {
         let folder = tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("log")).expect("an own folder");
         let (port, http_port) = (ports::free(), ports::free());
@@ -43,7 +48,7 @@ impl Warren {
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "1"]);
         }
-        command.args(arguments).arg(format!("amqp://127.0.0.1:{broker_port}"));
+        command.args(arguments).arg(upstream).envs(variables.iter().copied());
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let process = command.spawn().unwrap_or_else(|e| panic!("starting {}: {e}", binary().display()));
@@ -51,6 +56,18 @@ impl Warren {
         let mut warren = Warren { process, reaper, port, http_port, folder };
         warren.wait_ready();
         warren
+    }
+
+    /// Runs one that is expected to end by itself, and gives what it wrote.
+    pub fn output(arguments: &[&str], variables: &[(&str, &str)]) -> std::process::Output {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(binary()).args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        command.output().unwrap_or_else(|e| panic!("starting {}: {e}", binary().display()))
+    }
+
+    /// Whether its process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().expect("our own process").is_some()
     }
 
     /// Port for AMQP on the loopback address.
@@ -63,7 +80,7 @@ impl Warren {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// Port for `/metrics` and `/healthz`.
+    /// Port for `/metrics`, `/healthz` and `/readyz`.
     pub fn http_port(&self) -> u16 {
         self.http_port
     }

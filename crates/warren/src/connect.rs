@@ -1,15 +1,47 @@
-//! Making a TCP connection to a broker: the name is resolved anew each time, and its addresses are tried in order.
+//! Making a connection to a broker: the name is resolved anew each time, its addresses are tried in order, and TLS
+//! is spoken where it is configured.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-/// Connects to `host`, within `limit` altogether. The error is a text for people: it says what was tried, and what
-/// the system said of each.
-pub(crate) async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
+use crate::socket::Socket;
+use crate::tls;
+
+/// How a backend is reached.
+pub(crate) struct Connector {
+    /// Name or address.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// `None`: plain TCP.
+    pub(crate) tls: Option<tls::Client>,
+    /// For finding and reaching it, and again for the TLS handshake.
+    pub(crate) limit: Duration,
+}
+
+impl Connector {
+    /// Connects. The error is a text for people: it says what was tried, and what came of it.
+    pub(crate) async fn connect(&self) -> Result<Socket, String> {
+        let stream = tcp(&self.host, self.port, self.limit).await?;
+        let Some(client) = &self.tls else {
+            return Ok(Socket::plain(stream));
+        };
+        match timeout(self.limit, client.handshake(stream)).await {
+            Ok(Ok((stream, session))) => Ok(Socket::tls(stream, session.into())),
+            Ok(Err(error)) => Err(format!("TLS with {}:{} failed: {error}", self.host, self.port)),
+            Err(_) => {
+                let (host, port, limit) = (&self.host, self.port, self.limit);
+                Err(format!("TLS with {host}:{port} was not established within {limit:?}"))
+            }
+        }
+    }
+}
+
+/// Connects to `host`, within `limit` altogether.
+async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
     let deadline = Instant::now() + limit;
     let addresses: Vec<SocketAddr> = match timeout_at(deadline, lookup_host((host, port))).await {
         Ok(Ok(found)) => found.collect(),

@@ -1,4 +1,4 @@
-//! Log lines go to standard error; `RUST_LOG` chooses which (default: `info`).
+//! Log lines go to standard error.
 //!
 //! A thread of their own writes them, and they are dropped rather than waited for when nobody reads standard
 //! error: a worker must not stand still because a log pipe is full.
@@ -9,10 +9,18 @@ use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Starts logging. What is queued is written when the guard is dropped.
-pub(crate) fn start() -> WorkerGuard {
+/// Starts logging at a level that the operator chose; else as `RUST_LOG` says, which knows modules too (for
+/// developers); else at `info`. What is queued is written when the guard is dropped.
+pub(crate) fn start(level: Option<LevelFilter>) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let filter = match level {
+        // Libraries have much to say at debug and below that is of no use to operators.
+        Some(level) if level > LevelFilter::INFO => {
+            EnvFilter::new(format!("info,warren={level},warren_engine={level}"))
+        }
+        Some(level) => EnvFilter::default().add_directive(level.into()),
+        None => EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy(),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)

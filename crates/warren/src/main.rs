@@ -6,8 +6,8 @@
 //! 1. [`options`]: what the operator said, checked, resolved into settings and the engine's configuration.
 //! 2. [`limits`], [`logging`]: what the process needs before it serves.
 //! 3. [`listen`]: the listening sockets. They are open before anything else runs.
-//! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`]) and its connections to brokers
-//!    ([`connect`]).
+//! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`], [`tls_stream`]) and its connections to
+//!    brokers ([`connect`], [`tls`]).
 //! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), the end.
 
 mod connect;
@@ -18,23 +18,29 @@ mod logging;
 mod options;
 mod signals;
 mod socket;
+mod tls;
+mod tls_stream;
 mod worker;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use connect::Connector;
 use control::Control;
-use options::Settings;
+use options::{Refusal, Settings};
+use warren_engine::config::Limits;
 use worker::clock::Clock;
 
 fn main() -> ExitCode {
-    let settings = match options::from_arguments(std::env::args_os()) {
-        Ok(settings) => settings,
+    let settings = options::read(std::env::args_os(), &|name| std::env::var_os(name));
+    let (settings, connector) = match settings.and_then(|s| connector(&s).map(|c| (s, c))) {
+        Ok(ready) => ready,
         Err(refusal) => return refusal.print(),
     };
-    let log = logging::start();
-    let code = run(&settings).unwrap_or_else(|error| {
+    let log = logging::start(settings.log);
+    tracing::debug!("settings: {settings:?}");
+    let code = run(&settings, connector).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         ExitCode::FAILURE
     });
@@ -42,8 +48,20 @@ fn main() -> ExitCode {
     code
 }
 
+/// How the broker is reached. With TLS, certificates are read now: what is wrong with them is the operator's to know.
+fn connector(settings: &Settings) -> Result<Connector, Refusal> {
+    let upstream = &settings.upstream;
+    let tls = upstream.tls.then(|| tls::Client::new(&upstream.host, settings.upstream_ca.as_deref()));
+    Ok(Connector {
+        host: upstream.host.clone(),
+        port: upstream.port,
+        tls: tls.transpose().map_err(Refusal::of_upstream_ca)?,
+        limit: Limits::default().connect_timeout,
+    })
+}
+
 /// Opens the ports, starts the workers, and stays with the control thread's work until the end.
-fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
+fn run(settings: &Settings, connector: Connector) -> anyhow::Result<ExitCode> {
     limits::raise_descriptors();
     let control = Control::new()?;
     let clients = listen::open(&settings.listen, settings.port).context("clients cannot be served")?;
@@ -55,8 +73,10 @@ fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         settings.upstream,
         settings.workers,
     );
+    tracing::info!("{}", settings.in_words());
     let config = Arc::new(settings.engine_config());
-    let workers = worker::start_all(settings.workers, &config, &clients, Clock::start())?;
+    let connectors: Arc<[Connector]> = Arc::new([connector]);
+    let workers = worker::start_all(settings.workers, &config, &connectors, &clients, Clock::start())?;
     drop(clients); // every worker has its own duplicate
-    control.run(http, workers)
+    control.run(http, workers, settings.stopping())
 }

@@ -1,26 +1,34 @@
-//! The one place that knows what a connection is made of. Today TCP; TLS will be another arm here and nowhere else.
+//! The one place that knows what a connection is made of: TCP, or TLS over it.
 //!
 //! Reading and writing never wait: a task asks whether a socket is ready ([`Socket::poll_read_ready`]), but
 //! anyone on the worker's thread may try to write.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::task::{Context, Poll};
 
+use rustls::Connection;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+use crate::tls_stream::TlsStream;
 
 /// A connected socket, registered with this worker's runtime.
 pub(crate) enum Socket {
     /// Bytes as they are.
     Plain(TcpStream),
+    /// Bytes in TLS records. Boxed: its state is larger than a plain connection is allowed to be.
+    Tls(Box<RefCell<TlsStream>>),
 }
 
 /// A connected socket between two workers, registered with neither.
 pub(crate) enum Parcel {
     /// See [`Socket::Plain`].
     Plain(std::net::TcpStream),
+    /// See [`Socket::Tls`].
+    Tls(std::net::TcpStream, Box<Connection>),
 }
 
 impl Socket {
@@ -32,10 +40,20 @@ impl Socket {
         Socket::Plain(stream)
     }
 
+    /// A connection on which TLS was established.
+    pub(crate) fn tls(stream: TcpStream, session: Connection) -> Socket {
+        let _ = stream.set_nodelay(true);
+        Socket::Tls(Box::new(RefCell::new(TlsStream::new(stream, session))))
+    }
+
     /// Ready when reading is worth a try. Wakes one task only: the connection's own.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Socket::Plain(stream) => stream.poll_read_ready(cx).map(|_| ()),
+            Socket::Tls(tls) => match tls.borrow().holds_data() {
+                true => Poll::Ready(()),
+                false => tls.borrow().stream().poll_read_ready(cx).map(|_| ()),
+            },
         }
     }
 
@@ -43,10 +61,12 @@ impl Socket {
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Socket::Plain(stream) => stream.poll_write_ready(cx).map(|_| ()),
+            Socket::Tls(tls) => tls.borrow().stream().poll_write_ready(cx).map(|_| ()),
         }
     }
 
-    /// Reads what is there; 0 is the end. Costs no system call when the socket is known to be empty.
+    /// Reads what is there; 0 is the end. Costs no system call when the socket is known to be empty. When less
+    /// comes than there is space for, there is no more for now.
     pub(crate) fn try_read(&self, space: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Plain(stream) => {
@@ -56,6 +76,7 @@ impl Socket {
                 }
                 Ok(n)
             }
+            Socket::Tls(tls) => tls.borrow_mut().try_read(space),
         }
     }
 
@@ -72,15 +93,28 @@ impl Socket {
                 }
                 Ok(n)
             }
+            Socket::Tls(tls) => tls.borrow_mut().try_write(slices),
+        }
+    }
+
+    /// Hands over what was written but is still in the socket's own buffer (TLS records that did not fit).
+    /// `WouldBlock`: something is still there.
+    pub(crate) fn try_flush(&self) -> io::Result<()> {
+        match self {
+            Socket::Plain(_) => Ok(()),
+            Socket::Tls(tls) => tls.borrow_mut().try_flush(),
         }
     }
 
     /// Says that nothing more will be written. What was written before still arrives.
     pub(crate) fn shutdown_write(&self) {
+        // Fails when the peer is gone: nothing to tell it then.
         match self {
-            Socket::Plain(stream) => {
-                // Fails when the peer is gone: nothing to tell it then.
-                let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+            Socket::Plain(stream) => drop(SockRef::from(stream).shutdown(Shutdown::Write)),
+            Socket::Tls(tls) => {
+                let mut tls = tls.borrow_mut();
+                tls.say_goodbye();
+                drop(SockRef::from(tls.stream()).shutdown(Shutdown::Write));
             }
         }
     }
@@ -89,6 +123,10 @@ impl Socket {
     pub(crate) fn into_parcel(self) -> io::Result<Parcel> {
         match self {
             Socket::Plain(stream) => stream.into_std().map(Parcel::Plain),
+            Socket::Tls(tls) => {
+                let (stream, session) = tls.into_inner().into_parts();
+                Ok(Parcel::Tls(stream.into_std()?, Box::new(session)))
+            }
         }
     }
 }
@@ -98,6 +136,7 @@ impl Parcel {
     pub(crate) fn into_socket(self) -> io::Result<Socket> {
         match self {
             Parcel::Plain(stream) => TcpStream::from_std(stream).map(Socket::Plain),
+            Parcel::Tls(stream, session) => Ok(Socket::tls(TcpStream::from_std(stream)?, *session)),
         }
     }
 }

@@ -13,3 +13,5 @@ mod login;
 mod outages;
 mod publishing;
 mod queues;
+mod stopping;
+mod tls;

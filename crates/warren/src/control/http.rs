@@ -1,7 +1,8 @@
-//! HTTP for machines: `/metrics` and `/healthz`.
+//! HTTP for machines: `/metrics`, `/healthz` and `/readyz`.
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -12,11 +13,17 @@ use axum::routing::get;
 use super::metrics::{self, CONTENT_TYPE, Counts};
 
 /// Serves on each of the sockets, in tasks of the present runtime.
-pub(super) fn start(listeners: Vec<TcpListener>, counts: &Arc<Counts>) -> std::io::Result<()> {
+pub(super) fn start(
+    listeners: Vec<TcpListener>,
+    counts: &Arc<Counts>,
+    draining: &Arc<AtomicBool>,
+) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(show_metrics))
-        .route("/healthz", get(healthy))
-        .with_state(Arc::clone(counts));
+        .with_state(Arc::clone(counts))
+        .route("/readyz", get(ready))
+        .with_state(Arc::clone(draining))
+        .route("/healthz", get(healthy));
     for listener in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let server = axum::serve(listener, router.clone());
@@ -32,6 +39,14 @@ pub(super) fn start(listeners: Vec<TcpListener>, counts: &Arc<Counts>) -> std::i
 /// The process lives and its control thread answers. (It says nothing about brokers.)
 async fn healthy() -> &'static str {
     "ok\n"
+}
+
+/// Clients are accepted. (The ports were open before HTTP was.) Load balancers look away when this fails.
+async fn ready(State(draining): State<Arc<AtomicBool>>) -> (StatusCode, &'static str) {
+    match draining.load(Ordering::Relaxed) {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        false => (StatusCode::OK, "ready\n"),
+    }
 }
 
 async fn show_metrics(State(counts): State<Arc<Counts>>) -> Response {

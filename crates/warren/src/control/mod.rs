@@ -9,22 +9,24 @@ use std::net::TcpListener;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
+use crate::options::Stopping;
 use crate::signals::Signals;
 use crate::worker::Handle;
 use crate::worker::mailbox::{Mailbox, Message};
 use metrics::Counts;
 
-/// How long clients and brokers may take to close when the process is asked to end. Service managers commonly
-/// wait 30 s or more before they kill.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// What clients are told then, with the code 320.
+/// How often to look whether clients are left, while they are waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// What clients are told when the process ends, with the code 320.
 const STOPPING: &str = "Warren is being stopped";
 
 /// The runtime of the control thread.
@@ -45,8 +47,13 @@ impl Control {
     }
 
     /// Runs until a signal or the loss of a worker ends the process; returns its status.
-    pub(crate) fn run(self, http: Vec<TcpListener>, workers: Vec<Handle>) -> anyhow::Result<ExitCode> {
-        let code = self.runtime.block_on(control(self.signals, http, workers));
+    pub(crate) fn run(
+        self,
+        http: Vec<TcpListener>,
+        workers: Vec<Handle>,
+        stopping: Stopping,
+    ) -> anyhow::Result<ExitCode> {
+        let code = self.runtime.block_on(control(self.signals, http, workers, stopping));
         self.runtime.shutdown_background();
         code
     }
@@ -56,37 +63,59 @@ async fn control(
     mut signals: Signals,
     http: Vec<TcpListener>,
     workers: Vec<Handle>,
+    stopping: Stopping,
 ) -> anyhow::Result<ExitCode> {
     let mailboxes: Vec<Mailbox> = workers.iter().map(|worker| worker.mailbox.clone()).collect();
-    http::start(http, &Arc::new(Counts::new(mailboxes.clone()))).context("metrics cannot be served")?;
+    let counts = Arc::new(Counts::new(mailboxes.clone()));
+    let draining = Arc::new(AtomicBool::new(false));
+    http::start(http, &counts, &draining).context("metrics cannot be served")?;
     let mut ends: Vec<_> = workers.into_iter().map(|worker| worker.ended).collect();
     tokio::select! {
-        signal = signals.next() => tracing::info!("{signal}: telling clients and closing connections"),
+        signal = signals.next() => tracing::info!("{signal}: no client is accepted any more"),
         () = any(&mut ends) => anyhow::bail!("a worker has ended by itself"),
     }
-    for mailbox in &mailboxes {
-        mailbox.send(Message::Stop(STOPPING.into()));
-    }
-    Ok(tokio::select! {
-        orderly = all(ends) => match orderly {
-            true => {
-                tracing::info!("everything is closed");
-                ExitCode::SUCCESS
-            }
-            false => {
-                tracing::error!("a worker has failed; its connections are cut off");
-                ExitCode::FAILURE
-            }
-        },
-        () = tokio::time::sleep(DRAIN_LIMIT) => {
-            tracing::warn!("some connections did not close within {DRAIN_LIMIT:?} and are cut off");
-            ExitCode::FAILURE
-        }
+    draining.store(true, Ordering::Relaxed);
+    mailboxes.iter().for_each(|mailbox| mailbox.send(Message::StopAccepting));
+    tokio::select! {
+        code = stop(&mailboxes, &counts, ends, stopping) => Ok(code),
         signal = signals.next() => {
             tracing::warn!("{signal} again: connections that are still open are cut off");
-            ExitCode::FAILURE
+            Ok(ExitCode::FAILURE)
         }
-    })
+    }
+}
+
+/// Waits for the clients, sends them Close, waits again; returns the status of the process.
+async fn stop(
+    mailboxes: &[Mailbox],
+    counts: &Counts,
+    ends: Vec<oneshot::Receiver<()>>,
+    stopping: Stopping,
+) -> ExitCode {
+    if timeout(stopping.before_close, no_clients(counts)).await.is_err() {
+        tracing::info!("telling the clients that are left to close");
+    }
+    mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Stop(STOPPING.into())));
+    let orderly = match stopping.after_close {
+        Some(limit) => timeout(limit, all(ends)).await,
+        None => Ok(all(ends).await),
+    };
+    match orderly {
+        Ok(true) => {
+            tracing::info!("everything is closed");
+            return ExitCode::SUCCESS;
+        }
+        Ok(false) => tracing::error!("a worker has failed; its connections are cut off"),
+        Err(_) => tracing::warn!("some connections did not close in time and are cut off"),
+    }
+    ExitCode::FAILURE
+}
+
+/// Completes when there is no client any more.
+async fn no_clients(counts: &Counts) {
+    while counts.total().await.client_connections > 0 {
+        sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Completes when one worker has ended.

@@ -40,7 +40,8 @@ async fn write_rest(worker: &Rc<Worker>, conn: &Conn) -> bool {
         if conn.writing.get() == Writing::Broken || conn.take_wanted().any_of(Wanted::ABORT) {
             return false;
         }
-        if worker.engine.borrow_mut().outbox(conn.link).is_empty() {
+        let written = conn.writing.get() != Writing::Blocked;
+        if written && worker.engine.borrow_mut().outbox(conn.link).is_empty() {
             return true;
         }
         if timeout_at(deadline, conn.ready(false)).await.is_err() {

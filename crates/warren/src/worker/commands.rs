@@ -64,7 +64,8 @@ impl Worker {
             let mut engine = self.engine.borrow_mut();
             let outbox = engine.outbox(conn.link);
             if outbox.is_empty() {
-                return;
+                drop(engine);
+                return flush_socket(conn);
             }
             let written = match conn.writing.get() {
                 Writing::Broken => outbox.len(),
@@ -108,6 +109,18 @@ impl Worker {
                 tracing::warn!(?upstream, broker = backend(id), ?why, "connection to broker lost");
             }
         }
+    }
+}
+
+/// Has the socket hand over what it holds itself; when it cannot, the connection's task goes on as if it were full.
+fn flush_socket(conn: &Conn) {
+    match conn.socket.try_flush() {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            conn.writing.set(Writing::Blocked);
+            conn.wake();
+        }
+        Err(_) => conn.writing.set(Writing::Broken),
+        Ok(()) => {}
     }
 }
 

@@ -13,7 +13,9 @@ pub(crate) enum Message {
     Adopt(Box<Adoption>),
     /// Somebody wants to know the counters.
     Metrics(oneshot::Sender<Metrics>),
-    /// Accept no more, tell every client the text, and end when nothing is left.
+    /// Accept no more.
+    StopAccepting,
+    /// Tell every client the text, and end when nothing is left.
     Stop(String),
 }
 

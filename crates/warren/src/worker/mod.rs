@@ -36,7 +36,7 @@ use warren_engine::ids::UpstreamId;
 use warren_engine::time::Time;
 use warren_engine::{Config, Engine, Gone, Link, Options, Peer};
 
-use crate::connect;
+use crate::connect::Connector;
 use crate::socket::Socket;
 use clock::{Clock, Timer};
 use links::{Conn, Links};
@@ -57,6 +57,7 @@ pub(crate) struct Handle {
 struct Setup {
     options: Options,
     config: Arc<Config>,
+    connectors: Arc<[Connector]>,
     clock: Clock,
     listeners: Vec<TcpListener>,
     /// Mailboxes of all workers, by number.
@@ -64,10 +65,12 @@ struct Setup {
     messages: Messages,
 }
 
-/// Starts `count` workers, each of which accepts from its own duplicates of `listeners`.
+/// Starts `count` workers, each of which accepts from its own duplicates of `listeners`. `connectors` has an entry
+/// for each backend of the configuration.
 pub(crate) fn start_all(
     count: usize,
     config: &Arc<Config>,
+    connectors: &Arc<[Connector]>,
     listeners: &[StdListener],
     clock: Clock,
 ) -> anyhow::Result<Vec<Handle>> {
@@ -82,6 +85,7 @@ pub(crate) fn start_all(
                 ..Options::single(RandomState::new().hash_one(number))
             },
             config: Arc::clone(config),
+            connectors: Arc::clone(connectors),
             clock,
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
             workers: mailboxes.clone(),
@@ -167,10 +171,8 @@ async fn read_messages(worker: Rc<Worker>, mut messages: Messages, mut acceptors
                 // Nobody waits for it any more: fine.
                 let _ = answer.send(worker.engine.borrow().metrics());
             }
-            Some(Message::Stop(text)) => {
-                acceptors.drain(..).for_each(|acceptor| acceptor.abort());
-                worker.stop(&text);
-            }
+            Some(Message::StopAccepting) => acceptors.drain(..).for_each(|acceptor| acceptor.abort()),
+            Some(Message::Stop(text)) => worker.stop(&text),
             None => return,
         }
     }
@@ -179,6 +181,7 @@ async fn read_messages(worker: Rc<Worker>, mut messages: Messages, mut acceptors
 /// One worker's engine and everything that it decides about.
 struct Worker {
     config: Arc<Config>,
+    connectors: Arc<[Connector]>,
     clock: Clock,
     engine: RefCell<Engine>,
     pool: Pool,
@@ -195,6 +198,7 @@ impl Worker {
         let engine = Engine::new(Arc::clone(&setup.config), setup.options, setup.clock.now());
         Worker {
             config: Arc::clone(&setup.config),
+            connectors: Arc::clone(&setup.connectors),
             clock: setup.clock,
             pool: engine.pool().clone(),
             engine: RefCell::new(engine),
@@ -237,8 +241,8 @@ impl Worker {
 
     /// Makes a connection to a broker, and serves it.
     async fn connect(self: Rc<Self>, upstream: UpstreamId, backend: BackendId) {
-        let outcome = match self.config.backends.get(backend) {
-            Some(to) => connect::tcp(&to.host, to.port, self.config.limits.connect_timeout).await,
+        let outcome = match self.connectors.get(backend) {
+            Some(connector) => connector.connect().await,
             None => Err(format!("there is no backend number {backend}")),
         };
         let link = Link::Upstream(upstream);
@@ -247,8 +251,8 @@ impl Worker {
         }
         let now = self.clock.now();
         match outcome {
-            Ok(stream) => {
-                self.serve(link, Socket::plain(stream), Input::new(&self.pool));
+            Ok(socket) => {
+                self.serve(link, socket, Input::new(&self.pool));
                 self.engine.borrow_mut().upstream_connected(now, upstream);
             }
             Err(text) => self.engine.borrow_mut().gone(now, link, Gone::Failed(text)),

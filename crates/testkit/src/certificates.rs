@@ -1,0 +1,65 @@
+//! An authority of our own and the certificates that it signs, as PEM files in a folder that goes with it.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use std::fs;
+use std::path::PathBuf;
+
+/// An authority; its folder is removed when it is dropped.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// The certificate, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// A new authority that nobody else trusts.
+    pub fn new() -> Authority {
+        let folder = tempfile::Builder::new().prefix("warren-tls-").tempdir().expect("a temporary folder");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, crate::unique("Warren authority"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("its own signature");
+        fs::write(folder.path().join("ca.pem"), issuer.pem()).expect("an own folder");
+        Authority { issuer, folder }
+    }
+
+    /// The authority's own certificate, PEM: what to trust.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// Signs a certificate for DNS names and IP addresses; `name` names its files.
+    pub fn sign(&self, name: &str, subjects: &[&str]) -> Signed {
+        let subjects: Vec<String> = subjects.iter().map(|s| (*s).to_owned()).collect();
+        let mut params = CertificateParams::new(subjects).expect("names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a signature");
+        let at = |ending: &str| self.folder.path().join(format!("{name}{ending}"));
+        let signed = Signed { certificate: at(".pem"), key: at(".key") };
+        fs::write(&signed.certificate, certificate.pem()).expect("an own folder");
+        fs::write(&signed.key, key.serialize_pem()).expect("an own folder");
+        signed
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Authority {
+        Authority::new()
+    }
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Authority({})", self.file().display())
+    }
+}

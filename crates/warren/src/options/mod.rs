@@ -1,0 +1,323 @@
+//! What the operator said. [`arguments`], the environment and [`ini`] hold words as they were given ([`sources`]);
+//! [`Settings`] is what they mean and cannot be wrong any more.
+//!
+//! Whoever gives a bad value reads one line that names the setting and its source and says what is allowed; the
+//! status is 2.
+
+mod arguments;
+mod ini;
+mod sources;
+mod upstream;
+
+use std::ffi::OsString;
+use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tracing_subscriber::filter::LevelFilter;
+use warren_engine::Config;
+use warren_engine::config::Limits;
+
+use arguments::Arguments;
+use ini::Ini;
+use sources::{Invalid, Setting, Sources};
+pub(crate) use upstream::Upstream;
+
+/// Next to the broker's, so that both can live on one host.
+const DEFAULT_PORT: u16 = 5673;
+/// Next to the port of the broker's own management.
+const DEFAULT_HTTP_PORT: u16 = 15673;
+const DEFAULT_LISTEN: &str = "localhost";
+/// amqproxy's default. A connection is cheap to keep, but the broker's operators like to see what is used.
+const DEFAULT_IDLE: Duration = Duration::from_secs(5);
+/// Stands for "what the broker allows": AMQP has no larger number of a channel.
+const DEFAULT_CHANNELS: u16 = u16::MAX;
+const DEFAULT_AUTH_TTL: Duration = Duration::from_secs(60);
+/// By default no more workers than this: pools of several workers share connections less well, and eight are
+/// enough to fill most networks.
+const DEFAULT_WORKERS_MAX: usize = 8;
+/// More threads than this are a typing error.
+const WORKERS_MAX: u64 = 256;
+/// A day. Nobody wants to keep unused connections, or old proofs of a password, for longer.
+const SECONDS_MAX: u64 = 86_400;
+
+const LISTEN: Setting = Setting {
+    option: "--listen",
+    variable: "LISTEN_ADDRESS",
+    keys: &[("listen", "address"), ("listen", "bind")],
+};
+const PORT: Setting = Setting { option: "--port", variable: "LISTEN_PORT", keys: &[("listen", "port")] };
+const HTTP_PORT: Setting =
+    Setting { option: "--http-port", variable: "HTTP_PORT", keys: &[("main", "http_port")] };
+const IDLE: Setting = Setting {
+    option: "--idle-connection-timeout",
+    variable: "IDLE_CONNECTION_TIMEOUT",
+    keys: &[("main", "idle_connection_timeout")],
+};
+const CHANNELS: Setting = Setting {
+    option: "--max-upstream-channels",
+    variable: "MAX_UPSTREAM_CHANNELS",
+    keys: &[("main", "max_upstream_channels")],
+};
+const TERM: Setting =
+    Setting { option: "--term-timeout", variable: "TERM_TIMEOUT", keys: &[("main", "term_timeout")] };
+const TERM_CLIENT_CLOSE: Setting = Setting {
+    option: "--term-client-close-timeout",
+    variable: "TERM_CLIENT_CLOSE_TIMEOUT",
+    keys: &[("main", "term_client_close_timeout")],
+};
+const LOG: Setting = Setting {
+    option: "--debug",
+    variable: "LOG_LEVEL",
+    keys: &[("main", "log_level"), ("listen", "log_level")],
+};
+const UPSTREAM: Setting = Setting { option: "UPSTREAM", variable: "AMQP_URL", keys: &[("main", "upstream")] };
+// From here on amqproxy has nothing of the kind.
+const UPSTREAM_CA: Setting =
+    Setting { option: "--upstream-ca", variable: "WARREN_UPSTREAM_CA", keys: &[("main", "upstream_ca")] };
+const WORKERS: Setting =
+    Setting { option: "--workers", variable: "WARREN_WORKERS", keys: &[("main", "workers")] };
+const AUTH_TTL: Setting =
+    Setting { option: "--auth-ttl", variable: "WARREN_AUTH_TTL", keys: &[("main", "auth_ttl")] };
+
+/// All of them: what a file may say.
+const ALL: [&Setting; 12] = [
+    &LISTEN,
+    &PORT,
+    &HTTP_PORT,
+    &IDLE,
+    &CHANNELS,
+    &TERM,
+    &TERM_CLIENT_CLOSE,
+    &LOG,
+    &UPSTREAM,
+    &UPSTREAM_CA,
+    &WORKERS,
+    &AUTH_TTL,
+];
+
+/// What the operator wants, complete and valid.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Settings {
+    /// Name or address to listen at, without brackets.
+    pub(crate) listen: String,
+    /// Port for clients; 0: any.
+    pub(crate) port: u16,
+    /// Port for metrics and health; 0: any.
+    pub(crate) http_port: u16,
+    /// How long an unused upstream connection is kept.
+    pub(crate) idle: Duration,
+    /// Most channels of one upstream connection.
+    pub(crate) upstream_channels: u16,
+    /// How long clients may take after they were sent connection.close; `None`: no limit.
+    pub(crate) term_timeout: Option<Duration>,
+    /// How long clients may go on before they are sent connection.close.
+    pub(crate) term_client_close_timeout: Duration,
+    /// What is logged; `None`: nobody said.
+    pub(crate) log: Option<LevelFilter>,
+    /// Number of worker threads, at least 1.
+    pub(crate) workers: usize,
+    /// How long a proof of credentials is valid.
+    pub(crate) auth_ttl: Duration,
+    /// The broker.
+    pub(crate) upstream: Upstream,
+    /// What to verify the broker's certificate with; `None`: the system's roots.
+    pub(crate) upstream_ca: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The engine's view: one listener, one route, one farm, one backend.
+    pub(crate) fn engine_config(&self) -> Config {
+        let limits = Limits {
+            auth_ttl: self.auth_ttl,
+            idle_timeout: self.idle,
+            upstream_channels: self.upstream_channels,
+            ..Limits::default()
+        };
+        Config::simple(&self.upstream.host, self.upstream.port, limits)
+    }
+
+    /// What the end of the process waits for.
+    pub(crate) fn stopping(&self) -> Stopping {
+        Stopping { before_close: self.term_client_close_timeout, after_close: self.term_timeout }
+    }
+
+    /// What is in force besides addresses, for the log.
+    pub(crate) fn in_words(&self) -> String {
+        let channels = match self.upstream_channels {
+            DEFAULT_CHANNELS => "as many as the broker allows".to_owned(),
+            n => n.to_string(),
+        };
+        let term = self.term_timeout.map_or("no limit".to_owned(), |limit| format!("{} s", limit.as_secs()));
+        format!(
+            "idle-connection-timeout: {} s; max-upstream-channels: {channels}; auth-ttl: {} s; \
+             term-client-close-timeout: {} s; term-timeout: {term}",
+            self.idle.as_secs(),
+            self.auth_ttl.as_secs(),
+            self.term_client_close_timeout.as_secs(),
+        )
+    }
+}
+
+/// What the end of the process waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopping {
+    /// Clients may go on for this long before they are sent connection.close.
+    pub(crate) before_close: Duration,
+    /// Then they may take this long to answer; `None`: no limit.
+    pub(crate) after_close: Option<Duration>,
+}
+
+/// Why there are no settings.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// A setting has a value that is not allowed.
+    Setting(Invalid),
+    /// Nobody said where the broker is.
+    NoUpstream,
+    /// Help or the version was asked for.
+    Asked(clap::Error),
+}
+
+impl Refusal {
+    /// A setting that proved to be of no use only when it was used.
+    pub(crate) fn of_upstream_ca(problem: String) -> Refusal {
+        Refusal::Setting(Invalid::new("--upstream-ca", problem))
+    }
+
+    /// Tells the operator, in one line unless more was asked for; returns the status to exit with.
+    pub(crate) fn print(&self) -> ExitCode {
+        match self {
+            Refusal::Asked(text) => {
+                let _ = text.print();
+                return ExitCode::SUCCESS;
+            }
+            Refusal::Setting(invalid) => eprintln!("warren: {invalid}"),
+            Refusal::NoUpstream => {
+                eprintln!(
+                    "warren: UPSTREAM: nobody says where the broker is; give amqp://HOST[:PORT] as an argument, as \
+                     AMQP_URL in the environment, or as upstream in [main] of the file\n\n{}\n\nSee warren --help.",
+                    arguments::usage()
+                );
+            }
+        }
+        ExitCode::from(2)
+    }
+}
+
+/// Reads the command line, the environment, and the file that the command line names.
+pub(crate) fn read(
+    words: impl Iterator<Item = OsString>,
+    variables: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Settings, Refusal> {
+    let arguments = Arguments::parse_from(words)?;
+    let file = arguments.config.as_deref().map(|path| Ini::load(path, &ALL)).transpose();
+    let sources =
+        Sources { options: &|name| arguments.get(name), variables, file: file.map_err(Refusal::Setting)? };
+    resolve(&sources).map_err(Refusal::Setting)?.ok_or(Refusal::NoUpstream)
+}
+
+/// `None`: there is no upstream.
+fn resolve(sources: &Sources<'_>) -> Result<Option<Settings>, Invalid> {
+    let upstream = sources.find(&UPSTREAM, Upstream::read)?;
+    let upstream_ca = sources.find(&UPSTREAM_CA, |text| Ok(PathBuf::from(text)))?;
+    let settings = Settings {
+        listen: sources.find(&LISTEN, listen)?.unwrap_or_else(|| DEFAULT_LISTEN.to_owned()),
+        port: sources.find(&PORT, port)?.unwrap_or(DEFAULT_PORT),
+        http_port: sources.find(&HTTP_PORT, port)?.unwrap_or(DEFAULT_HTTP_PORT),
+        idle: sources.find(&IDLE, |text| seconds(text, 1))?.unwrap_or(DEFAULT_IDLE),
+        upstream_channels: sources.find(&CHANNELS, channels)?.unwrap_or(DEFAULT_CHANNELS),
+        term_timeout: sources.find(&TERM, seconds_or_none)?.unwrap_or(None),
+        term_client_close_timeout: sources
+            .find(&TERM_CLIENT_CLOSE, |text| seconds(text, 0))?
+            .unwrap_or(Duration::ZERO),
+        log: sources.find(&LOG, level)?,
+        workers: sources.find(&WORKERS, workers)?.unwrap_or_else(default_workers),
+        auth_ttl: sources.find(&AUTH_TTL, |text| seconds(text, 0))?.unwrap_or(DEFAULT_AUTH_TTL),
+        upstream: match upstream {
+            Some(upstream) => upstream,
+            None => return Ok(None),
+        },
+        upstream_ca,
+    };
+    if settings.upstream_ca.is_some() && !settings.upstream.tls {
+        let problem =
+            "is for a broker with TLS, and UPSTREAM is not amqps://; leave one out or change the other";
+        return Err(Invalid::new("--upstream-ca", problem));
+    }
+    Ok(Some(settings))
+}
+
+fn listen(text: &str) -> Result<String, String> {
+    let host = host(text);
+    host.map(str::to_owned)
+        .ok_or_else(|| format!("{text:?} is not a host name or an IP address (and no port belongs here)"))
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let number = whole(text, "a port", 0..=u64::from(u16::MAX))?;
+    Ok(u16::try_from(number).unwrap_or_default())
+}
+
+fn channels(text: &str) -> Result<u16, String> {
+    let number = whole(text, "a number of channels", 1..=u64::from(u16::MAX))?;
+    Ok(u16::try_from(number).unwrap_or(u16::MAX))
+}
+
+fn seconds(text: &str, least: u64) -> Result<Duration, String> {
+    whole(text, "a number of seconds", least..=SECONDS_MAX).map(Duration::from_secs)
+}
+
+fn seconds_or_none(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "-1" => Ok(None),
+        _ => seconds(text, 0).map(Some).map_err(|problem| format!("{problem}, or -1 for no limit")),
+    }
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    let number = whole(text, "a number of threads", 1..=WORKERS_MAX)?;
+    Ok(usize::try_from(number).unwrap_or(1))
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_MAX)
+}
+
+/// amqproxy's names of levels. Warren has nothing between info and warning, and nothing above an error.
+fn level(text: &str) -> Result<LevelFilter, String> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "trace" => LevelFilter::TRACE,
+        "debug" => LevelFilter::DEBUG,
+        "info" => LevelFilter::INFO,
+        "notice" | "warn" | "warning" => LevelFilter::WARN,
+        "error" | "fatal" => LevelFilter::ERROR,
+        "none" | "off" => LevelFilter::OFF,
+        _ => {
+            let allowed = "trace, debug, info, notice, warn, error, fatal, none";
+            return Err(format!("{text:?} is not a level; allowed are {allowed}"));
+        }
+    })
+}
+
+/// A whole number in a range.
+fn whole(text: &str, what: &str, allowed: RangeInclusive<u64>) -> Result<u64, String> {
+    // u64's own reader would let a sign pass.
+    let number = text.parse().ok().filter(|n| allowed.contains(n) && !text.starts_with('+'));
+    number.ok_or_else(|| format!("{text:?} is not {what} from {} to {}", allowed.start(), allowed.end()))
+}
+
+/// A host name or an address; an IPv6 address with or without brackets. Returned without them.
+fn host(text: &str) -> Option<&str> {
+    if let Some(inner) = text.strip_prefix('[') {
+        return inner.strip_suffix(']').filter(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let valid = text.parse::<Ipv6Addr>().is_ok() || (!text.is_empty() && text.chars().all(name));
+    valid.then_some(text)
+}
+
+#[cfg(test)]
+mod tests;
