@@ -9,9 +9,12 @@
 //! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`]) and its connections to brokers
 //!    ([`connect`]).
 //! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), the end.
+//!
+//! [`demo`] does all this in front of a broker of its own, to show what it is good for.
 
 mod connect;
 mod control;
+mod demo;
 mod limits;
 mod listen;
 mod logging;
@@ -20,20 +23,26 @@ mod signals;
 mod socket;
 mod worker;
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use control::Control;
-use options::Settings;
+use options::{Settings, Wanted};
+use tracing_subscriber::filter::LevelFilter;
 use worker::clock::Clock;
 
 fn main() -> ExitCode {
-    let settings = match options::from_arguments(std::env::args_os()) {
-        Ok(settings) => settings,
+    let wanted = match options::from_arguments(std::env::args_os()) {
+        Ok(wanted) => wanted,
         Err(refusal) => return refusal.print(),
     };
-    let log = logging::start();
+    let settings = match wanted {
+        Wanted::Serve(settings) => settings,
+        Wanted::Demo(arguments) => return demo::main(&arguments),
+    };
+    let log = logging::start(LevelFilter::INFO);
     let code = run(&settings).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         ExitCode::FAILURE
@@ -44,19 +53,35 @@ fn main() -> ExitCode {
 
 /// Opens the ports, starts the workers, and stays with the control thread's work until the end.
 fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
-    limits::raise_descriptors();
     let control = Control::new()?;
-    let clients = listen::open(&settings.listen, settings.port).context("clients cannot be served")?;
-    let http = listen::open(&settings.listen, settings.http_port).context("metrics cannot be served")?;
+    let proxy = Proxy::start(settings)?;
     tracing::info!(
         "listening for clients on {}, for HTTP on {}; the broker is {}; {} worker(s)",
-        listen::names(&clients),
-        listen::names(&http),
+        proxy.clients,
+        listen::names(&proxy.http),
         settings.upstream,
         settings.workers,
     );
-    let config = Arc::new(settings.engine_config());
-    let workers = worker::start_all(settings.workers, &config, &clients, Clock::start())?;
-    drop(clients); // every worker has its own duplicate
-    control.run(http, workers)
+    control.run(proxy.http, proxy.workers)
+}
+
+/// A proxy that serves clients; its metrics are not served yet.
+struct Proxy {
+    /// Where clients connect, for people.
+    clients: String,
+    http: Vec<TcpListener>,
+    workers: Vec<worker::Handle>,
+}
+
+impl Proxy {
+    /// Opens the ports and starts the workers.
+    fn start(settings: &Settings) -> anyhow::Result<Proxy> {
+        limits::raise_descriptors();
+        let clients = listen::open(&settings.listen, settings.port).context("clients cannot be served")?;
+        let http = listen::open(&settings.listen, settings.http_port).context("metrics cannot be served")?;
+        let config = Arc::new(settings.engine_config());
+        let workers = worker::start_all(settings.workers, &config, &clients, Clock::start())?;
+        // `clients` is dropped here: every worker has its own duplicate.
+        Ok(Proxy { clients: listen::names(&clients), http, workers })
+    }
 }

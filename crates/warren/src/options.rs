@@ -5,13 +5,15 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use warren_engine::Config;
 use warren_engine::config::Limits;
+
+use crate::demo;
 
 /// The port of AMQP without TLS: what a broker address without a port means.
 const AMQP_PORT: u16 = 5672;
@@ -31,6 +33,7 @@ const SECONDS_MAX: u64 = 86_400;
 /// Words as given on the command line.
 #[derive(Debug, Default, Parser)]
 #[command(name = "warren", version, about = "AMQP 0-9-1 proxy: many clients through few broker connections")]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Raw {
     /// Where to listen: a name or an address; all addresses of a name [default: localhost]
     #[arg(short, long, value_name = "ADDRESS")]
@@ -53,6 +56,23 @@ struct Raw {
     /// The broker: amqp://HOST[:PORT]
     #[arg(value_name = "BROKER")]
     upstream: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Other things to do than to serve.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Arguments),
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// To be a proxy.
+    Serve(Settings),
+    /// To show what a proxy is good for.
+    Demo(demo::Arguments),
 }
 
 /// What the operator wants, complete and valid.
@@ -142,9 +162,24 @@ impl Refusal {
 }
 
 /// Reads the command line.
-pub(crate) fn from_arguments(arguments: impl Iterator<Item = OsString>) -> Result<Settings, Refusal> {
-    let raw = Raw::try_parse_from(arguments).map_err(Refusal::Arguments)?;
-    resolve(&raw).map_err(Refusal::Setting)
+pub(crate) fn from_arguments(arguments: impl Iterator<Item = OsString>) -> Result<Wanted, Refusal> {
+    let mut raw = Raw::try_parse_from(arguments).map_err(Refusal::Arguments)?;
+    match raw.command.take() {
+        Some(Command::Demo(arguments)) => Ok(Wanted::Demo(arguments)),
+        None => resolve(&raw).map(Wanted::Serve).map_err(Refusal::Setting),
+    }
+}
+
+/// Free ports of the loopback address, and everything else as by default.
+pub(crate) fn on_free_ports(broker: SocketAddr) -> Result<Settings, Invalid> {
+    let word = |text: &str| Some(text.to_owned());
+    resolve(&Raw {
+        listen: word("127.0.0.1"),
+        port: word("0"),
+        http_port: word("0"),
+        upstream: Some(format!("amqp://{broker}")),
+        ..Raw::default()
+    })
 }
 
 fn resolve(raw: &Raw) -> Result<Settings, Invalid> {

@@ -1,7 +1,10 @@
 use super::*;
 
 fn parse(line: &str) -> Result<Settings, Refusal> {
-    from_arguments(std::iter::once("warren").chain(line.split_whitespace()).map(OsString::from))
+    match from_arguments(std::iter::once("warren").chain(line.split_whitespace()).map(OsString::from))? {
+        Wanted::Serve(settings) => Ok(settings),
+        other => panic!("{line}: {other:?}"),
+    }
 }
 
 fn refused(line: &str) -> String {
