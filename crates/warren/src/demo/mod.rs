@@ -192,5 +192,5 @@ impl Stage {
 
 /// The queue for the messages of one way.
 fn queue_of(way: &str) -> String {
-    format!("demo {way}")
+    format!("demo-{}", way.replace(' ', "-").to_lowercase())
 }

@@ -91,13 +91,13 @@ impl fmt::Display for Report {
             f,
             "\
 Without Warren every client goes the whole way several times: to connect, to
-log in, to open a channel, to close. Warren does that nearby, keeps a few
-connections to the broker open and lets all clients share them. It answers
-the last close when the message is known to have reached its queue.
+log in, to open a channel, to close. Warren does that nearby; its connections
+to the broker are few and stay open, and all clients share them. A client's
+close is answered when its message is known to have reached the queue.
 
-Everything ran in this process. The network to the broker was simulated, with
-a round trip of {round_trip}. The broker keeps messages in memory and is for
-demonstration only; it is not part of what Warren is.
+All of this ran in one process. The network to the broker was simulated, with
+a round trip of {round_trip}. The broker is a small one in memory, and is for
+demonstration only.
 "
         )
     }
