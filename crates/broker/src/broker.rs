@@ -1,6 +1,7 @@
 //! The broker as its driver sees it.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::connection::{Connection, State};
 use crate::core::Core;
@@ -83,6 +84,15 @@ impl Broker {
     pub fn has_news(&self, conn: ConnId) -> bool {
         let range = (conn, 0)..=(conn, u16::MAX);
         self.core.ready.range(range).next().is_some()
+    }
+
+    /// The connections for which [`Broker::has_news`] holds, in the order in which they came.
+    pub fn connections_with_news(&self) -> impl Iterator<Item = ConnId> + '_ {
+        let next = |after: Bound<(ConnId, u16)>| {
+            let mut rest = self.core.ready.range((after, Bound::Unbounded));
+            rest.next().map(|(conn, _)| *conn)
+        };
+        std::iter::successors(next(Bound::Unbounded), move |conn| next(Bound::Excluded((*conn, u16::MAX))))
     }
 
     /// Bytes for the peer. The driver takes any prefix; it must not append. Empty for a connection that was disconnected.

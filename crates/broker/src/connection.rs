@@ -77,6 +77,8 @@ pub(crate) struct Connection {
     /// As negotiated; never 0.
     pub(crate) frame_max: u32,
     pub(crate) channel_max: u16,
+    /// Seconds, as the client said in `connection.tune-ok`; 0 for none.
+    pub(crate) heartbeat: u16,
     pub(crate) capabilities: Capabilities,
     /// Place in [`Options::users`](crate::Options::users), once logged in.
     pub(crate) user: usize,
@@ -103,6 +105,7 @@ impl Connection {
             in_use: 0,
             frame_max: warren_wire::frame::FRAME_MIN_SIZE,
             channel_max: 0,
+            heartbeat: 0,
             capabilities: Capabilities::default(),
             user: 0,
             vhost: 0,

@@ -99,6 +99,7 @@ impl Connection {
         negotiate(m.channel_max.into(), 1, options.channel_max.into())?;
         self.frame_max = if m.frame_max == 0 { u32::MAX } else { m.frame_max };
         self.channel_max = m.channel_max;
+        self.heartbeat = m.heartbeat;
         self.state = State::Opening;
         Ok(())
     }

@@ -19,6 +19,19 @@ pub struct Counters {
     pub deliveries: u64,
 }
 
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before `connection.open-ok`.
+    Opening,
+    /// Open.
+    Open,
+    /// `connection.close` was sent or answered.
+    Closing,
+    /// The broker has given it up, or it was disconnected.
+    Over,
+}
+
 /// One queue at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueInfo {
@@ -47,6 +60,21 @@ impl Broker {
     /// Connections between `connection.open-ok` and the first close.
     pub fn connections_open(&self) -> usize {
         self.conns.values().filter(|c| c.state == State::Running).count()
+    }
+
+    /// How far a connection has come.
+    pub fn phase(&self, conn: ConnId) -> Phase {
+        match self.conns.get(&conn).map(|c| c.state) {
+            Some(State::Header | State::Starting | State::Tuning | State::Opening) => Phase::Opening,
+            Some(State::Running) => Phase::Open,
+            Some(State::Closed { .. }) => Phase::Closing,
+            Some(State::Gone { .. }) | None => Phase::Over,
+        }
+    }
+
+    /// The heartbeat interval that the client asked for in `connection.tune-ok`, seconds; 0 for none, or not yet known.
+    pub fn heartbeat(&self, conn: ConnId) -> u16 {
+        self.conns.get(&conn).map_or(0, |c| c.heartbeat)
     }
 
     /// Open channels of a connection, by number.

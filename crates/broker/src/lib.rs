@@ -21,6 +21,7 @@
 //!   of a channel.
 //! - `core`, `queue`, `exchange`, `routing`, `channel`: what the broker remembers.
 //! - `pump`: mailboxes written out.
+//! - `server` (feature `server`): sockets and time around all this, for clients that are real. The core knows neither.
 //!
 //! # What it does not do
 //!
@@ -60,10 +61,14 @@ mod queue;
 mod reply_to;
 mod rng;
 mod routing;
+#[cfg(feature = "server")]
+mod server;
 mod settle;
 mod tx;
 mod vhost;
 
 pub use broker::{Broker, ConnId};
-pub use inspect::{Counters, QueueInfo};
+pub use inspect::{Counters, Phase, QueueInfo};
 pub use options::{Access, ConfirmStyle, Options, User};
+#[cfg(feature = "server")]
+pub use server::Server;

@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use warren_engine::config::Limits;
+
+use crate::options::Upstream;
 use crate::socket::Socket;
 use crate::tls;
 
@@ -23,6 +26,12 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
+    /// For plain TCP.
+    pub(crate) fn plain(upstream: &Upstream) -> Connector {
+        let limit = Limits::default().connect_timeout;
+        Connector { host: upstream.host.clone(), port: upstream.port, tls: None, limit }
+    }
+
     /// Connects. The error is a text for people: it says what was tried, and what came of it.
     pub(crate) async fn connect(&self) -> Result<Socket, String> {
         let stream = tcp(&self.host, self.port, self.limit).await?;

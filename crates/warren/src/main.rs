@@ -12,6 +12,7 @@
 
 mod connect;
 mod control;
+mod demo;
 mod limits;
 mod listen;
 mod logging;
@@ -22,25 +23,34 @@ mod tls;
 mod tls_stream;
 mod worker;
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use connect::Connector;
 use control::Control;
-use options::{Refusal, Settings};
-use warren_engine::config::Limits;
+use options::{Refusal, Settings, Wanted};
 use worker::clock::Clock;
 
 fn main() -> ExitCode {
-    let settings = options::read(std::env::args_os(), &|name| std::env::var_os(name));
-    let (settings, connector) = match settings.and_then(|s| connector(&s).map(|c| (s, c))) {
-        Ok(ready) => ready,
+    let wanted = options::read(std::env::args_os(), &|name| std::env::var_os(name));
+    match wanted {
+        Ok(Wanted::Serve(settings)) => serve(&settings),
+        Ok(Wanted::Demo(arguments)) => demo::main(&arguments),
+        Err(refusal) => refusal.print(),
+    }
+}
+
+/// Is a proxy, until it is told to stop.
+fn serve(settings: &Settings) -> ExitCode {
+    let connector = match connector(settings) {
+        Ok(connector) => connector,
         Err(refusal) => return refusal.print(),
     };
     let log = logging::start(settings.log);
     tracing::debug!("settings: {settings:?}");
-    let code = run(&settings, connector).unwrap_or_else(|error| {
+    let code = run(settings, connector).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         ExitCode::FAILURE
     });
@@ -52,31 +62,43 @@ fn main() -> ExitCode {
 fn connector(settings: &Settings) -> Result<Connector, Refusal> {
     let upstream = &settings.upstream;
     let tls = upstream.tls.then(|| tls::Client::new(&upstream.host, settings.upstream_ca.as_deref()));
-    Ok(Connector {
-        host: upstream.host.clone(),
-        port: upstream.port,
-        tls: tls.transpose().map_err(Refusal::of_upstream_ca)?,
-        limit: Limits::default().connect_timeout,
-    })
+    let tls = tls.transpose().map_err(Refusal::of_upstream_ca)?;
+    Ok(Connector { tls, ..Connector::plain(upstream) })
 }
 
-/// Opens the ports, starts the workers, and stays with the control thread's work until the end.
+/// Starts the proxy, and stays with the control thread's work until the end.
 fn run(settings: &Settings, connector: Connector) -> anyhow::Result<ExitCode> {
-    limits::raise_descriptors();
     let control = Control::new()?;
-    let clients = listen::open(&settings.listen, settings.port).context("clients cannot be served")?;
-    let http = listen::open(&settings.listen, settings.http_port).context("metrics cannot be served")?;
+    let proxy = Proxy::start(settings, connector)?;
     tracing::info!(
         "listening for clients on {}, for HTTP on {}; the broker is {}; {} worker(s)",
-        listen::names(&clients),
-        listen::names(&http),
+        proxy.clients,
+        listen::names(&proxy.http),
         settings.upstream,
         settings.workers,
     );
     tracing::info!("{}", settings.in_words());
-    let config = Arc::new(settings.engine_config());
-    let connectors: Arc<[Connector]> = Arc::new([connector]);
-    let workers = worker::start_all(settings.workers, &config, &connectors, &clients, Clock::start())?;
-    drop(clients); // every worker has its own duplicate
-    control.run(http, workers, settings.stopping())
+    control.run(proxy.http, proxy.workers, settings.stopping())
+}
+
+/// A proxy that serves clients; its metrics are not served yet.
+struct Proxy {
+    /// Where clients connect, for people.
+    clients: String,
+    http: Vec<TcpListener>,
+    workers: Vec<worker::Handle>,
+}
+
+impl Proxy {
+    /// Opens the ports and starts the workers.
+    fn start(settings: &Settings, connector: Connector) -> anyhow::Result<Proxy> {
+        limits::raise_descriptors();
+        let clients = listen::open(&settings.listen, settings.port).context("clients cannot be served")?;
+        let http = listen::open(&settings.listen, settings.http_port).context("metrics cannot be served")?;
+        let config = Arc::new(settings.engine_config());
+        let connectors: Arc<[Connector]> = Arc::new([connector]);
+        let workers = worker::start_all(settings.workers, &config, &connectors, &clients, Clock::start())?;
+        // `clients` is dropped here: every worker has its own duplicate.
+        Ok(Proxy { clients: listen::names(&clients), http, workers })
+    }
 }

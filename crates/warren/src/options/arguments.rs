@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use super::Refusal;
 use super::sources::{Invalid, on_command_line};
+use crate::demo;
 
 /// Words as given on the command line.
 #[derive(Debug, Default, Parser)]
@@ -16,6 +17,8 @@ use super::sources::{Invalid, on_command_line};
     version,
     disable_version_flag = true,
     about = "AMQP 0-9-1 proxy: many clients through few broker connections",
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
     after_help = "The command line beats the environment, which beats the file."
 )]
 pub(super) struct Arguments {
@@ -61,6 +64,14 @@ pub(super) struct Arguments {
     /// The broker: amqp://HOST[:PORT] or amqps://HOST[:PORT]
     #[arg(value_name = "UPSTREAM")]
     upstream: Option<String>,
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// Other things to do than to serve.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Demo(demo::Arguments),
 }
 
 impl Arguments {

@@ -10,7 +10,7 @@ mod sources;
 mod upstream;
 
 use std::ffi::OsString;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,21 +20,14 @@ use tracing_subscriber::filter::LevelFilter;
 use warren_engine::Config;
 use warren_engine::config::Limits;
 
-use arguments::Arguments;
+use crate::demo;
+use arguments::{Arguments, Command};
 use ini::Ini;
 use sources::{Invalid, Setting, Sources};
 pub(crate) use upstream::Upstream;
 
-/// Next to the broker's, so that both can live on one host.
-const DEFAULT_PORT: u16 = 5673;
-/// Next to the port of the broker's own management.
-const DEFAULT_HTTP_PORT: u16 = 15673;
-const DEFAULT_LISTEN: &str = "localhost";
-/// amqproxy's default. A connection is cheap to keep, but the broker's operators like to see what is used.
-const DEFAULT_IDLE: Duration = Duration::from_secs(5);
 /// Stands for "what the broker allows": AMQP has no larger number of a channel.
-const DEFAULT_CHANNELS: u16 = u16::MAX;
-const DEFAULT_AUTH_TTL: Duration = Duration::from_secs(60);
+const ALL_CHANNELS: u16 = u16::MAX;
 /// By default no more workers than this: pools of several workers share connections less well, and eight are
 /// enough to fill most networks.
 const DEFAULT_WORKERS_MAX: usize = 8;
@@ -128,6 +121,33 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// What holds for a broker when nothing else is said.
+    fn defaults(upstream: Upstream) -> Settings {
+        Settings {
+            listen: "localhost".to_owned(),
+            // Next to the broker's, so that both can live on one host.
+            port: 5673,
+            // Next to the port of the broker's own management.
+            http_port: 15673,
+            // amqproxy's. A connection is cheap to keep, but the broker's operators like to see what is used.
+            idle: Duration::from_secs(5),
+            upstream_channels: ALL_CHANNELS,
+            term_timeout: None,
+            term_client_close_timeout: Duration::ZERO,
+            log: None,
+            workers: std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_MAX),
+            auth_ttl: Duration::from_secs(60),
+            upstream,
+            upstream_ca: None,
+        }
+    }
+
+    /// Free ports of the loopback address, and everything else as by default.
+    pub(crate) fn on_free_ports(broker: SocketAddr) -> Settings {
+        let upstream = Upstream { host: broker.ip().to_string(), port: broker.port(), tls: false };
+        Settings { listen: "127.0.0.1".to_owned(), port: 0, http_port: 0, ..Settings::defaults(upstream) }
+    }
+
     /// The engine's view: one listener, one route, one farm, one backend.
     pub(crate) fn engine_config(&self) -> Config {
         let limits = Limits {
@@ -147,7 +167,7 @@ impl Settings {
     /// What is in force besides addresses, for the log.
     pub(crate) fn in_words(&self) -> String {
         let channels = match self.upstream_channels {
-            DEFAULT_CHANNELS => "as many as the broker allows".to_owned(),
+            ALL_CHANNELS => "as many as the broker allows".to_owned(),
             n => n.to_string(),
         };
         let term = self.term_timeout.map_or("no limit".to_owned(), |limit| format!("{} s", limit.as_secs()));
@@ -207,41 +227,56 @@ impl Refusal {
     }
 }
 
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// To be a proxy.
+    Serve(Settings),
+    /// To show what a proxy is good for.
+    Demo(demo::Arguments),
+}
+
 /// Reads the command line, the environment, and the file that the command line names.
 pub(crate) fn read(
     words: impl Iterator<Item = OsString>,
     variables: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<Settings, Refusal> {
-    let arguments = Arguments::parse_from(words)?;
+) -> Result<Wanted, Refusal> {
+    let mut arguments = Arguments::parse_from(words)?;
+    if let Some(Command::Demo(arguments)) = arguments.command.take() {
+        return Ok(Wanted::Demo(arguments));
+    }
     let file = arguments.config.as_deref().map(|path| Ini::load(path, &ALL)).transpose();
     let sources =
         Sources { options: &|name| arguments.get(name), variables, file: file.map_err(Refusal::Setting)? };
-    resolve(&sources).map_err(Refusal::Setting)?.ok_or(Refusal::NoUpstream)
+    let settings = resolve(&sources).map_err(Refusal::Setting)?;
+    settings.map(Wanted::Serve).ok_or(Refusal::NoUpstream)
 }
 
-/// `None`: there is no upstream.
+/// `None`: there is no upstream. What was said besides is checked all the same.
 fn resolve(sources: &Sources<'_>) -> Result<Option<Settings>, Invalid> {
     let upstream = sources.find(&UPSTREAM, Upstream::read)?;
-    let upstream_ca = sources.find(&UPSTREAM_CA, |text| Ok(PathBuf::from(text)))?;
+    let missing = upstream.is_none();
+    let nowhere = Upstream { host: String::new(), port: 0, tls: false };
+    let default = Settings::defaults(upstream.unwrap_or(nowhere));
+    let term = sources.find(&TERM, seconds_or_none)?;
+    let term_client_close = sources.find(&TERM_CLIENT_CLOSE, |text| seconds(text, 0))?;
     let settings = Settings {
-        listen: sources.find(&LISTEN, listen)?.unwrap_or_else(|| DEFAULT_LISTEN.to_owned()),
-        port: sources.find(&PORT, port)?.unwrap_or(DEFAULT_PORT),
-        http_port: sources.find(&HTTP_PORT, port)?.unwrap_or(DEFAULT_HTTP_PORT),
-        idle: sources.find(&IDLE, |text| seconds(text, 1))?.unwrap_or(DEFAULT_IDLE),
-        upstream_channels: sources.find(&CHANNELS, channels)?.unwrap_or(DEFAULT_CHANNELS),
-        term_timeout: sources.find(&TERM, seconds_or_none)?.unwrap_or(None),
-        term_client_close_timeout: sources
-            .find(&TERM_CLIENT_CLOSE, |text| seconds(text, 0))?
-            .unwrap_or(Duration::ZERO),
+        listen: sources.find(&LISTEN, listen)?.unwrap_or(default.listen),
+        port: sources.find(&PORT, port)?.unwrap_or(default.port),
+        http_port: sources.find(&HTTP_PORT, port)?.unwrap_or(default.http_port),
+        idle: sources.find(&IDLE, |text| seconds(text, 1))?.unwrap_or(default.idle),
+        upstream_channels: sources.find(&CHANNELS, channels)?.unwrap_or(default.upstream_channels),
+        term_timeout: term.unwrap_or(default.term_timeout),
+        term_client_close_timeout: term_client_close.unwrap_or(default.term_client_close_timeout),
         log: sources.find(&LOG, level)?,
-        workers: sources.find(&WORKERS, workers)?.unwrap_or_else(default_workers),
-        auth_ttl: sources.find(&AUTH_TTL, |text| seconds(text, 0))?.unwrap_or(DEFAULT_AUTH_TTL),
-        upstream: match upstream {
-            Some(upstream) => upstream,
-            None => return Ok(None),
-        },
-        upstream_ca,
+        workers: sources.find(&WORKERS, workers)?.unwrap_or(default.workers),
+        auth_ttl: sources.find(&AUTH_TTL, |text| seconds(text, 0))?.unwrap_or(default.auth_ttl),
+        upstream: default.upstream,
+        upstream_ca: sources.find(&UPSTREAM_CA, |text| Ok(PathBuf::from(text)))?,
     };
+    if missing {
+        return Ok(None);
+    }
     if settings.upstream_ca.is_some() && !settings.upstream.tls {
         let problem =
             "is for a broker with TLS, and UPSTREAM is not amqps://; leave one out or change the other";
@@ -280,10 +315,6 @@ fn seconds_or_none(text: &str) -> Result<Option<Duration>, String> {
 fn workers(text: &str) -> Result<usize, String> {
     let number = whole(text, "a number of threads", 1..=WORKERS_MAX)?;
     Ok(usize::try_from(number).unwrap_or(1))
-}
-
-fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_MAX)
 }
 
 /// amqproxy's names of levels. Warren has nothing between info and warning, and nothing above an error.

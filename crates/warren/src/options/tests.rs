@@ -31,7 +31,10 @@ impl Said {
         words.extend(line.split_whitespace().map(OsString::from));
         let variable =
             |name: &str| self.variables.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
-        read(words.into_iter(), &variable)
+        match read(words.into_iter(), &variable)? {
+            Wanted::Serve(settings) => Ok(settings),
+            Wanted::Demo(arguments) => panic!("{line}: {arguments:?}"),
+        }
     }
 
     fn refused(&self, line: &str) -> String {
