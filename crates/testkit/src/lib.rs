@@ -21,7 +21,8 @@ mod ways;
 pub use peer::{Handshake, Peer};
 pub use rabbit::Rabbit;
 pub use warren::Warren;
-pub use ways::{Through, Way, both_ways, both_ways_with, eventually, same_both_ways, through_warren, unique};
+pub use ways::{Through, Way, both_ways, both_ways_are_chosen, both_ways_with};
+pub use ways::{eventually, same_both_ways, through_warren, unique, ways};
 
 use std::path::PathBuf;
 
