@@ -76,11 +76,15 @@ function declare_all(AMQPChannel $channel): array
 
 function publish(AMQPChannel $channel, AMQPExchange $events): void
 {
-    $confirmed = $nacked = 0;
-    // A callback that returns false ends the wait. Confirms may come for many messages at once.
-    $acked = function (int $tag) use (&$confirmed) {
-        $confirmed = $tag;
-        return $confirmed < MESSAGES;
+    $waiting = array_fill_keys(range(1, MESSAGES), true);
+    $nacked = 0;
+    // A callback that returns false ends the wait.
+    $acked = function (int $tag, bool $multiple) use (&$waiting) {
+        unset($waiting[$tag]);
+        if ($multiple) {
+            $waiting = array_filter($waiting, fn($other) => $other > $tag, ARRAY_FILTER_USE_KEY);
+        }
+        return $waiting !== [];
     };
     $channel->setConfirmCallback($acked, function () use (&$nacked) {
         $nacked++;
@@ -92,7 +96,7 @@ function publish(AMQPChannel $channel, AMQPExchange $events): void
         $events->publish("message $n", "job.$n", AMQP_NOPARAM, $properties);
     }
     $channel->waitForConfirm(60);
-    report('publish', ['confirmed' => $confirmed, 'nacked' => $nacked]);
+    report('publish', ['confirmed' => MESSAGES - count($waiting), 'nacked' => $nacked]);
     $channel->setConfirmCallback(fn() => false, fn() => false);
 }
 
