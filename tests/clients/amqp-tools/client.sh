@@ -3,6 +3,11 @@
 # connection of its own.
 set -eu
 
+command -v amqp-publish >/dev/null || {
+    echo "amqp-publish is not there; \`make deps\` installs what the tests need" >&2
+    exit 1
+}
+
 case=$1
 address="--server=$2 --port=$3 --username=guest"
 vhost=$4

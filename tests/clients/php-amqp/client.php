@@ -3,6 +3,11 @@
 
 require __DIR__ . '/../steps/steps.php';
 
+if (!extension_loaded('amqp')) {
+    fwrite(STDERR, "the extension amqp is not there; `make deps` installs what the tests need\n");
+    exit(1);
+}
+
 function connect(int $heartbeat = 0): AMQPConnection
 {
     $connection = new AMQPConnection([
