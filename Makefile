@@ -1,6 +1,6 @@
 # `make help` says what there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help deps build test lint deny simulate bench fuzz clean
+.PHONY: help deps build test docs lint deny simulate bench fuzz clean
 
 # How many seeds `make simulate` runs, and how long `make fuzz` fuzzes each target, in seconds.
 SEEDS ?= 1000
@@ -12,14 +12,17 @@ help: ## Show this list
 	@echo "Targets, and the settings they know:"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-deps: ## Install what the tests need: RabbitMQ, HAProxy, PHP, and clients into .deps/ (root or sudo)
+deps: ## Install what the tests need: RabbitMQ, HAProxy, PHP, amqp-tools, and clients into .deps/ (root or sudo)
 	@scripts/install-deps
 
 build: ## Build the release binary, target/release/warren
 	cargo build --release --package warren
 
-test: deps ## Run all tests, with RabbitMQ and the clients in Python, Node, PHP and Rust
+test: deps ## Run all tests, with RabbitMQ and the clients in Python, Node, PHP, C and Rust
 	cargo test --workspace --no-fail-fast
+
+docs: deps ## Write docs/clients.md anew from what the tests with clients find
+	WARREN_TEST_WRITE=1 cargo test --package warren-testkit --test proxy clients::
 
 lint: ## Check formatting, and clippy with warnings as errors
 	cargo fmt --all --check

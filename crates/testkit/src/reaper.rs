@@ -11,8 +11,17 @@ pub(crate) struct Reaper(Child);
 impl Reaper {
     /// Watches over the process `pid`, which is ours.
     pub(crate) fn of(pid: u32) -> Reaper {
+        Reaper::watch(&pid.to_string())
+    }
+
+    /// Watches over a process that leads a group, and over whatever is in that group.
+    pub(crate) fn of_group(leader: u32) -> Reaper {
+        Reaper::watch(&format!("-{leader}"))
+    }
+
+    fn watch(target: &str) -> Reaper {
         let shell = Command::new("sh")
-            .args(["-c", "trap '' INT TERM HUP; read -r line; kill -9 \"$1\"", "reaper", &pid.to_string()])
+            .args(["-c", "trap '' INT TERM HUP; read -r line; kill -9 \"$1\"", "reaper", target])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -97,6 +97,16 @@ pub fn both_ways_with(arguments: &[&str], test: impl Fn(&Way)) {
     }
 }
 
+/// Whether `WARREN_TEST_WAYS` leaves both ways to be gone, so that they can be compared.
+pub fn both_ways_are_chosen() -> bool {
+    chosen_ways().len() == 2
+}
+
+/// The ways that [`both_ways`] goes one after the other, for tests that go them at the same time.
+pub fn ways() -> Vec<Way> {
+    chosen_ways().iter().map(|through| Way::new(*through, &[])).collect()
+}
+
 /// Runs a test with Warren only: for what Warren promises beyond what its broker does.
 pub fn through_warren(test: impl Fn(&Way)) {
     if chosen_ways().contains(&Through::Warren) {

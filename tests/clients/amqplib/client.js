@@ -1,16 +1,19 @@
-// The job of tests/clients/README.md, done by node's amqplib.
+// The cases of tests/clients/README.md, done by node's amqplib.
 'use strict';
 
 const amqp = require('amqplib');
-const { createHash } = require('node:crypto');
+const steps = require('../steps/steps.js');
 
-const [hostname, port, vhost] = process.argv.slice(2);
-const MESSAGES = 1000;
-const LARGE = Buffer.alloc(10 * 1024 * 1024, Buffer.from(Array.from({ length: 251 }, (_, i) => i)));
+const { report } = steps;
 
-const report = (step, fields) => console.log(JSON.stringify({ step, ...fields }));
-
-const connect = () => amqp.connect({ hostname, port: Number(port), vhost, username: 'guest', password: 'guest' });
+const connect = (heartbeat) => amqp.connect({
+  hostname: steps.host,
+  port: steps.port,
+  vhost: steps.vhost,
+  username: 'guest',
+  password: steps.password,
+  heartbeat,
+});
 
 async function declare(channel) {
   const durable = await channel.assertQueue('durable', { durable: true });
@@ -35,7 +38,7 @@ async function declare(channel) {
 async function publish(channel) {
   let confirmed = 0;
   let nacked = 0;
-  for (let n = 0; n < MESSAGES; n++) {
+  for (let n = 0; n < steps.MESSAGES; n++) {
     const options = { persistent: true, headers: { n } };
     channel.publish('events', `job.${n}`, Buffer.from(`message ${n}`), options, (error) => {
       if (error) nacked++;
@@ -62,7 +65,7 @@ async function consume(channel) {
       redelivered += message.fields.redelivered ? 1 : 0;
       received++;
       channel.ack(message);
-      if (received === MESSAGES) resolve();
+      if (received === steps.MESSAGES) resolve();
     };
     channel.consume('durable', taken).then((ok) => { tag = ok.consumerTag; }, reject);
   });
@@ -81,7 +84,7 @@ async function get(channel, queue) {
 }
 
 async function unroutable(channel) {
-  const returned = new Promise((resolve) => channel.once('return', resolve));
+  const returned = new Promise((resolve) => { channel.once('return', resolve); });
   channel.publish('', 'nowhere', Buffer.from('lost'), { mandatory: true });
   const { fields, content } = await returned;
   await channel.waitForConfirms();
@@ -94,22 +97,20 @@ async function unroutable(channel) {
   });
 }
 
-async function large(channel) {
-  channel.sendToQueue('exclusive', LARGE);
-  await channel.waitForConfirms();
+async function nextMessage(channel, queue) {
   let tag;
   const body = await new Promise((resolve, reject) => {
     const taken = (message) => {
       channel.ack(message);
       resolve(message.content);
     };
-    channel.consume('exclusive', taken).then((ok) => { tag = ok.consumerTag; }, reject);
+    channel.consume(queue, taken).then((ok) => { tag = ok.consumerTag; }, reject);
   });
   await channel.cancel(tag);
-  report('large', { size: body.length, sha256: createHash('sha256').update(body).digest('hex') });
+  return body;
 }
 
-async function main() {
+async function job() {
   const model = await connect();
   const channel = await model.createConfirmChannel();
   report('connect', { product: model.connection.serverProperties.product });
@@ -118,16 +119,64 @@ async function main() {
   await consume(channel);
   await get(channel, generated);
   await unroutable(channel);
-  await large(channel);
+  channel.sendToQueue('exclusive', steps.LARGE);
+  await channel.waitForConfirms();
+  steps.reportLarge(await nextMessage(channel, 'exclusive'));
   await channel.deleteQueue('durable');
   await channel.deleteExchange('events');
   await channel.close();
-  const closed = new Promise((resolve) => model.once('close', resolve));
+  const closed = new Promise((resolve) => { model.once('close', resolve); });
   await model.close();
   report('close', { clean: (await closed) === undefined });
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+async function refused() {
+  try {
+    await (await connect()).close();
+    report('refused', { error: null });
+  } catch (error) {
+    report('refused', { error: String(error) });
+  }
+}
+
+async function channels() {
+  const model = await connect();
+  const opened = await Promise.all(Array.from({ length: steps.CHANNELS }, () => model.createChannel()));
+  const received = await Promise.all(opened.map(async (channel, n) => {
+    await channel.assertQueue(`many.${n}`, { exclusive: true });
+    return { body: nextMessage(channel, `many.${n}`) };
+  }));
+  opened.forEach((channel, n) => {
+    const to = (n + 1) % steps.CHANNELS;
+    channel.sendToQueue(`many.${to}`, Buffer.from(`to ${to}`));
+  });
+  const bodies = await Promise.all(received.map(({ body }) => body));
+  steps.reportChannels(bodies.map(String));
+  await model.close();
+}
+
+async function prove(step, model, channel) {
+  const { queue } = await channel.assertQueue('', { exclusive: true });
+  channel.sendToQueue(queue, Buffer.from(steps.PROOF));
+  report(step, { alive: String(await nextMessage(channel, queue)) === steps.PROOF });
+  await model.close();
+}
+
+async function busy() {
+  const model = await connect(steps.HEARTBEAT);
+  const channel = await model.createChannel();
+  await steps.whileHeartbeatsCount(async () => {
+    for (let n = 0; n < steps.BURST; n++) channel.sendToQueue('nowhere', Buffer.alloc(100));
+    await steps.sleep(steps.PAUSE);
+  });
+  await prove('busy', model, channel);
+}
+
+async function idle() {
+  const model = await connect(steps.HEARTBEAT);
+  const channel = await model.createChannel();
+  await steps.sleep(steps.HEARTBEATS_FOR);
+  await prove('idle', model, channel);
+}
+
+steps.run({ job, refused, channels, busy, idle });

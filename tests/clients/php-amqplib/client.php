@@ -1,33 +1,28 @@
 <?php
-// The job of tests/clients/README.md, done by php-amqplib.
+// The cases of tests/clients/README.md, done by php-amqplib.
 
 require 'PhpAmqpLib/autoload.php';
+require __DIR__ . '/../steps/steps.php';
 
 use PhpAmqpLib\Channel\AMQPChannel;
 use PhpAmqpLib\Connection\AMQPStreamConnection;
+use PhpAmqpLib\Exception\AMQPExceptionInterface;
 use PhpAmqpLib\Exception\AMQPProtocolChannelException;
+use PhpAmqpLib\Exception\AMQPTimeoutException;
 use PhpAmqpLib\Message\AMQPMessage;
 use PhpAmqpLib\Wire\AMQPTable;
 
-const MESSAGES = 1000;
-ini_set('memory_limit', '512M');
-
-function report(string $step, array $fields): void
+function connect(int $heartbeat = 0): AMQPStreamConnection
 {
-    echo json_encode(['step' => $step] + $fields), "\n";
-}
-
-function connect(): AMQPStreamConnection
-{
-    [, $host, $port, $vhost] = $_SERVER['argv'];
     return new AMQPStreamConnection(
-        $host,
-        (int) $port,
+        HOST,
+        PORT,
         'guest',
-        'guest',
-        $vhost,
+        PASSWORD,
+        VHOST,
         connection_timeout: 10.0,
-        read_write_timeout: 60.0
+        read_write_timeout: 60.0,
+        heartbeat: $heartbeat
     );
 }
 
@@ -122,37 +117,112 @@ function unroutable(AMQPChannel $channel): void
     report('return', $fields ?? []);
 }
 
-function large(AMQPChannel $channel): void
+function next_message(AMQPChannel $channel, string $queue): string
 {
-    $pattern = implode('', array_map('chr', range(0, 250)));
-    $size = 10 * 1024 * 1024;
-    $body = substr(str_repeat($pattern, intdiv($size, 251) + 1), 0, $size);
-    $channel->basic_publish(new AMQPMessage($body), '', 'exclusive');
-    $channel->wait_for_pending_acks(60);
     $got = null;
     $taken = function (AMQPMessage $message) use (&$got) {
         $got = $message->getBody();
         $message->ack();
     };
-    $tag = $channel->basic_consume('exclusive', '', false, false, false, false, $taken);
+    $tag = $channel->basic_consume($queue, '', false, false, false, false, $taken);
     while ($got === null) {
         $channel->wait(null, false, 60);
     }
     $channel->basic_cancel($tag);
-    report('large', ['size' => strlen($got), 'sha256' => hash('sha256', $got)]);
+    return $got;
 }
 
-$connection = connect();
-$channel = $connection->channel();
-report('connect', ['product' => $connection->getServerProperties()['product'][1]]);
-$generated = declare_all($channel);
-publish($channel);
-consume($channel);
-get($channel, $generated);
-unroutable($channel);
-large($channel);
-$channel->queue_delete('durable');
-$channel->exchange_delete('events');
-$channel->close();
-$connection->close();
-report('close', ['clean' => !$connection->isConnected()]);
+function job(): void
+{
+    $connection = connect();
+    $channel = $connection->channel();
+    report('connect', ['product' => $connection->getServerProperties()['product'][1]]);
+    $generated = declare_all($channel);
+    publish($channel);
+    consume($channel);
+    get($channel, $generated);
+    unroutable($channel);
+    $channel->basic_publish(new AMQPMessage(large()), '', 'exclusive');
+    $channel->wait_for_pending_acks(60);
+    report_large(next_message($channel, 'exclusive'));
+    $channel->queue_delete('durable');
+    $channel->exchange_delete('events');
+    $channel->close();
+    $connection->close();
+    report('close', ['clean' => !$connection->isConnected()]);
+}
+
+function refused(): void
+{
+    try {
+        connect()->close();
+        report('refused', ['error' => null]);
+    } catch (AMQPExceptionInterface $e) {
+        report('refused', ['error' => get_class($e) . ': ' . $e->getMessage()]);
+    }
+}
+
+function channels(): void
+{
+    $connection = connect();
+    $received = $opened = [];
+    for ($n = 0; $n < CHANNELS; $n++) {
+        $opened[$n] = $connection->channel();
+    }
+    foreach ($opened as $n => $channel) {
+        $channel->queue_declare("many.$n", false, false, true, false);
+        $taken = function (AMQPMessage $message) use (&$received, $n) { $received[$n] = $message->getBody(); };
+        $channel->basic_consume("many.$n", '', false, true, false, false, $taken);
+    }
+    foreach ($opened as $n => $channel) {
+        $to = ($n + 1) % CHANNELS;
+        $channel->basic_publish(new AMQPMessage("to $to"), '', "many.$to");
+    }
+    foreach ($opened as $n => $channel) {
+        while (!isset($received[$n])) {
+            $channel->wait(null, false, 10);
+        }
+    }
+    report_channels($received);
+    $connection->close();
+}
+
+function prove(string $step, AMQPStreamConnection $connection, AMQPChannel $channel): void
+{
+    [$queue] = $channel->queue_declare('', false, false, true, false);
+    $channel->basic_publish(new AMQPMessage(PROOF), '', $queue);
+    report($step, ['alive' => next_message($channel, $queue) === PROOF]);
+    $connection->close();
+}
+
+function busy(): void
+{
+    $connection = connect(HEARTBEAT);
+    $channel = $connection->channel();
+    foreach (seconds_left() as $_) {
+        for ($n = 0; $n < BURST; $n++) {
+            $channel->basic_publish(new AMQPMessage(str_repeat('x', 100)), '', 'nowhere');
+        }
+        usleep(PAUSE);
+    }
+    prove('busy', $connection, $channel);
+}
+
+function idle(): void
+{
+    $connection = connect(HEARTBEAT);
+    $channel = $connection->channel();
+    [$queue] = $channel->queue_declare('', false, false, true, false);
+    $channel->basic_consume($queue, '', false, true, false, false, fn() => null);
+    // The library sends heartbeats while it waits for something.
+    foreach (seconds_left() as $left) {
+        try {
+            $channel->wait(null, false, min($left, 0.5));
+        } catch (AMQPTimeoutException) {
+            $connection->checkHeartBeat();
+        }
+    }
+    prove('idle', $connection, $channel);
+}
+
+run_case();

@@ -1,24 +1,20 @@
-"""The job of tests/clients/README.md, done by pika."""
-
-import hashlib
-import json
-import sys
+"""The cases of tests/clients/README.md, done by pika."""
 
 import pika
-
-HOST, PORT, VHOST = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-MESSAGES = 1000
-LARGE = bytes(i % 251 for i in range(251)) * (10 * 1024 * 1024 // 251 + 1)
-LARGE = LARGE[: 10 * 1024 * 1024]
+import steps
+from steps import report
 
 
-def report(step, **fields):
-    print(json.dumps({"step": step, **fields}), flush=True)
-
-
-def connect():
+def connect(heartbeat=None):
     return pika.BlockingConnection(
-        pika.ConnectionParameters(HOST, PORT, VHOST, blocked_connection_timeout=60)
+        pika.ConnectionParameters(
+            steps.HOST,
+            steps.PORT,
+            steps.VHOST,
+            pika.PlainCredentials("guest", steps.PASSWORD),
+            heartbeat=heartbeat,
+            blocked_connection_timeout=60,
+        )
     )
 
 
@@ -48,7 +44,7 @@ def declare(channel):
 def publish(channel):
     channel.confirm_delivery()
     confirmed = nacked = 0
-    for n in range(MESSAGES):
+    for n in range(steps.MESSAGES):
         properties = pika.BasicProperties(delivery_mode=2, headers={"n": n})
         try:
             channel.basic_publish("events", f"job.{n}", f"message {n}".encode(), properties)
@@ -69,7 +65,7 @@ def consume(channel):
         redelivered += method.redelivered
         received += 1
         channel.basic_ack(method.delivery_tag)
-        if received == MESSAGES:
+        if received == steps.MESSAGES:
             break
     channel.cancel()
     left = channel.queue_declare("durable", passive=True).method.message_count
@@ -99,18 +95,16 @@ def unroutable(channel):
         )
 
 
-def large(channel):
-    channel.basic_publish("", "exclusive", LARGE)
-    for method, _, body in channel.consume("exclusive", inactivity_timeout=60):
+def next_message(channel, queue):
+    for method, _, body in channel.consume(queue, inactivity_timeout=60):
         if method is None:
-            raise TimeoutError("the large message did not come")
+            raise TimeoutError(f"no message came from {queue}")
         channel.basic_ack(method.delivery_tag)
-        break
-    channel.cancel()
-    report("large", size=len(body), sha256=hashlib.sha256(body).hexdigest())
+        channel.cancel()
+        return body
 
 
-def main():
+def job():
     connection = connect()
     channel = connection.channel()
     # The server's properties are not public in pika's blocking adapter, yet everybody reads them here.
@@ -120,7 +114,8 @@ def main():
     consume(channel)
     get(channel, generated)
     unroutable(channel)
-    large(channel)
+    channel.basic_publish("", "exclusive", steps.large())
+    steps.report_large(next_message(channel, "exclusive"))
     channel.queue_delete("durable")
     channel.exchange_delete("events")
     channel.close()
@@ -128,4 +123,55 @@ def main():
     report("close", clean=connection.is_closed)
 
 
-main()
+def refused():
+    try:
+        connect().close()
+        report("refused", error=None)
+    except pika.exceptions.AMQPConnectionError as e:
+        report("refused", error=steps.error_text(e))
+
+
+def channels():
+    connection = connect()
+    opened = [connection.channel() for _ in range(steps.CHANNELS)]
+    received = {}
+    for n, channel in enumerate(opened):
+        channel.queue_declare(f"many.{n}", exclusive=True)
+        taken = lambda _channel, _method, _properties, body, n=n: received.update({n: body})
+        channel.basic_consume(f"many.{n}", taken, auto_ack=True)
+    for n, channel in enumerate(opened):
+        to = (n + 1) % steps.CHANNELS
+        channel.basic_publish("", f"many.{to}", f"to {to}".encode())
+    for _ in steps.seconds_left():
+        if len(received) == steps.CHANNELS:
+            break
+        connection.process_data_events(time_limit=1)
+    steps.report_channels([received[n] for n in sorted(received)])
+    connection.close()
+
+
+def prove(step, connection, channel):
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.basic_publish("", queue, steps.PROOF)
+    report(step, alive=next_message(channel, queue) == steps.PROOF)
+    connection.close()
+
+
+def busy():
+    connection = connect(steps.HEARTBEAT)
+    channel = connection.channel()
+    for _ in steps.seconds_left():
+        for _ in range(steps.BURST):
+            channel.basic_publish("", "nowhere", bytes(100))
+        connection.sleep(steps.PAUSE)
+    prove("busy", connection, channel)
+
+
+def idle():
+    connection = connect(steps.HEARTBEAT)
+    channel = connection.channel()
+    connection.sleep(steps.HEARTBEATS_FOR)
+    prove("idle", connection, channel)
+
+
+{"job": job, "refused": refused, "channels": channels, "busy": busy, "idle": idle}[steps.CASE]()

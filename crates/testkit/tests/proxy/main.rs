@@ -8,7 +8,6 @@ mod clients;
 mod consuming;
 mod crowd;
 mod kit;
-mod lapin_client;
 mod login;
 mod outages;
 mod publishing;

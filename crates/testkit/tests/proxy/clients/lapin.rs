@@ -1,6 +1,8 @@
-//! The job of `tests/clients/README.md`, done by lapin.
+//! The cases of `tests/clients/README.md`, done by lapin.
 
-use crate::clients::LARGE_SHA256;
+use super::{
+    BURST, CHANNELS, HEARTBEAT, HEARTBEATS_FOR, LARGE_SHA256, MESSAGES, PAUSE, PROOF, large_body, until_done,
+};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
     BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
@@ -9,27 +11,37 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ErrorKind, ExchangeKind};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_stream::StreamExt;
+use warren_testkit::clients::{Case, Login};
 
-const MESSAGES: usize = 1000;
-const DONE_WITHIN: Duration = Duration::from_secs(120);
-
-pub(crate) fn run(address: SocketAddr, vhost: &str) -> Vec<Value> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let uri = format!("amqp://guest:guest@{address}/{vhost}");
-    let job = async { tokio::time::timeout(DONE_WITHIN, job(&uri)).await };
-    let done = runtime.block_on(job);
-    done.expect("lapin ends in time").unwrap_or_else(|e| panic!("lapin failed: {e}"))
+pub(super) fn run(case: Case, login: &Login) -> Vec<Value> {
+    let done = until_done("lapin", async {
+        match case {
+            Case::Job => job(login).await,
+            Case::Refused => Ok(vec![refused(login).await?]),
+            Case::Channels => Ok(vec![channels(login).await?]),
+            Case::Busy => Ok(vec![busy(login).await?]),
+            Case::Idle => Ok(vec![idle(login).await?]),
+        }
+    });
+    done.unwrap_or_else(|e| panic!("lapin failed at {case:?}: {e}"))
 }
 
-async fn job(uri: &str) -> lapin::Result<Vec<Value>> {
-    let connection = Connection::connect(uri, ConnectionProperties::default()).await?;
+async fn connect(login: &Login, heartbeat: Option<u16>) -> lapin::Result<Connection> {
+    let Login { address, vhost, password } = login;
+    let query = heartbeat.map(|seconds| format!("?heartbeat={seconds}")).unwrap_or_default();
+    let uri = format!("amqp://guest:{password}@{address}/{vhost}{query}");
+    Connection::connect(&uri, ConnectionProperties::default()).await
+}
+
+async fn job(login: &Login) -> lapin::Result<Vec<Value>> {
+    let connection = connect(login, None).await?;
     let channel = connection.create_channel().await?;
-    // lapin keeps the server's properties to itself, so this says only that it is connected to a broker it knows.
-    let mut report = vec![json!({"step": "connect", "product": "RabbitMQ"})];
-    let (declared, generated) = declare(&channel, uri).await?;
+    let mut report = vec![json!({
+        "step": "connect", "product": null, "note": "The library keeps the properties of the server to itself.",
+    })];
+    let (declared, generated) = declare(&channel, login).await?;
     report.push(declared);
     report.push(publish(&channel).await?);
     report.push(consume(&channel).await?);
@@ -51,7 +63,7 @@ async fn job(uri: &str) -> lapin::Result<Vec<Value>> {
     Ok(report)
 }
 
-async fn declare(channel: &Channel, uri: &str) -> lapin::Result<(Value, ShortString)> {
+async fn declare(channel: &Channel, login: &Login) -> lapin::Result<(Value, ShortString)> {
     let arguments = FieldTable::default;
     let durable =
         channel.queue_declare("durable".into(), QueueDeclareOptions::durable(), arguments()).await?;
@@ -67,14 +79,14 @@ async fn declare(channel: &Channel, uri: &str) -> lapin::Result<(Value, ShortStr
         "durable": durable.name().as_str(),
         "exclusive": exclusive.name().as_str(),
         "generated": generated.name().as_str().starts_with("amq.gen-"),
-        "locked": locked(uri).await?,
+        "locked": locked(login).await?,
     });
     Ok((declared, generated.name().clone()))
 }
 
 /// What a second connection gets for looking at the exclusive queue.
-async fn locked(uri: &str) -> lapin::Result<u16> {
-    let other = Connection::connect(uri, ConnectionProperties::default()).await?;
+async fn locked(login: &Login) -> lapin::Result<u16> {
+    let other = connect(login, None).await?;
     let channel = other.create_channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let answer = channel.queue_declare("exclusive".into(), options, FieldTable::default()).await;
@@ -169,14 +181,89 @@ async fn unroutable(channel: &Channel) -> lapin::Result<Value> {
     }))
 }
 
-async fn large(channel: &Channel) -> lapin::Result<Value> {
-    let body: Vec<u8> = (0..=250).cycle().take(10 * 1024 * 1024).collect();
-    publish_to(channel, "exclusive", &body, false).await?;
-    let mut consumer = start_consumer(channel, "exclusive").await?;
+async fn next_message(channel: &Channel, queue: &str) -> lapin::Result<Vec<u8>> {
+    let mut consumer = start_consumer(channel, queue).await?;
     let delivery = consumer.next().await.expect("the consumer is not cancelled")?;
     delivery.ack(BasicAckOptions::default()).await?;
     channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+    Ok(delivery.data)
+}
+
+async fn large(channel: &Channel) -> lapin::Result<Value> {
+    let body = large_body();
+    publish_to(channel, "exclusive", &body, false).await?;
+    let received = next_message(channel, "exclusive").await?;
     // The hash is known, and the octets are compared: hashing here would need another dependency.
-    let sha256 = if delivery.data == body { LARGE_SHA256 } else { "another" };
-    Ok(json!({"step": "large", "size": delivery.data.len(), "sha256": sha256}))
+    let sha256 = if received == body { LARGE_SHA256 } else { "another" };
+    Ok(json!({"step": "large", "size": received.len(), "sha256": sha256}))
+}
+
+async fn refused(login: &Login) -> lapin::Result<Value> {
+    let error = match connect(login, None).await {
+        Ok(connection) => {
+            connection.close(200, "bye".into()).await?;
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    Ok(json!({"step": "refused", "error": error}))
+}
+
+async fn declare_exclusive(channel: &Channel, name: &str) -> lapin::Result<ShortString> {
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    Ok(channel.queue_declare(name.into(), options, FieldTable::default()).await?.name().clone())
+}
+
+async fn channels(login: &Login) -> lapin::Result<Value> {
+    let connection = connect(login, None).await?;
+    let mut opened = Vec::new();
+    for _ in 0..CHANNELS {
+        opened.push(connection.create_channel().await?);
+    }
+    let mut consumers = Vec::new();
+    for (n, channel) in opened.iter().enumerate() {
+        let queue = declare_exclusive(channel, &format!("many.{n}")).await?;
+        consumers.push(start_consumer(channel, queue.as_str()).await?);
+    }
+    for (n, channel) in opened.iter().enumerate() {
+        let to = (n + 1) % CHANNELS;
+        publish_to(channel, &format!("many.{to}"), format!("to {to}").as_bytes(), false).await?;
+    }
+    let (mut received, mut right) = (0, true);
+    for (n, consumer) in consumers.iter_mut().enumerate() {
+        let delivery = consumer.next().await.expect("the consumer is not cancelled")?;
+        right &= delivery.data == format!("to {n}").as_bytes();
+        delivery.ack(BasicAckOptions::default()).await?;
+        received += 1;
+    }
+    connection.close(200, "bye".into()).await?;
+    Ok(json!({"step": "channels", "open": CHANNELS, "received": received, "right": right}))
+}
+
+async fn prove(step: &str, connection: &Connection, channel: &Channel) -> lapin::Result<Value> {
+    let queue = declare_exclusive(channel, "").await?;
+    publish_to(channel, queue.as_str(), PROOF, false).await?;
+    let alive = next_message(channel, queue.as_str()).await? == PROOF;
+    connection.close(200, "bye".into()).await?;
+    Ok(json!({"step": step, "alive": alive}))
+}
+
+async fn busy(login: &Login) -> lapin::Result<Value> {
+    let connection = connect(login, Some(HEARTBEAT)).await?;
+    let channel = connection.create_channel().await?;
+    let end = Instant::now() + HEARTBEATS_FOR;
+    while Instant::now() < end {
+        for _ in 0..BURST {
+            publish_to(&channel, "nowhere", &[0; 100], false).await?;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    prove("busy", &connection, &channel).await
+}
+
+async fn idle(login: &Login) -> lapin::Result<Value> {
+    let connection = connect(login, Some(HEARTBEAT)).await?;
+    let channel = connection.create_channel().await?;
+    tokio::time::sleep(HEARTBEATS_FOR).await;
+    prove("idle", &connection, &channel).await
 }
