@@ -141,6 +141,21 @@ fn upstream_connections_that_nobody_uses_are_closed() {
 }
 
 #[test]
+fn upstream_connections_carry_no_more_channels_than_they_may() {
+    let rabbit = rabbit::exclusive();
+    let crowd = Crowd::new(&rabbit, &["--max-upstream-channels", "3"]);
+    let mut peers: Vec<Peer> = (0..10).map(|_| crowd.connect()).collect();
+    for peer in &mut peers {
+        peer.consume(1, &crowd.queue, "", true);
+    }
+    let connections = rabbit.connections(&crowd.vhost);
+    assert!(connections.iter().all(|c| c.channels <= 3), "{connections:?}");
+    assert!(connections.len() >= 4, "{connections:?}");
+    peers.into_iter().for_each(Peer::close);
+    crowd.finish(0);
+}
+
+#[test]
 fn the_metrics_follow_what_happens() {
     let rabbit = rabbit::exclusive();
     let crowd = Crowd::new(&rabbit, &[]);

@@ -12,5 +12,6 @@ mod login;
 mod outages;
 mod publishing;
 mod queues;
+mod readme;
 mod stopping;
 mod tls;
