@@ -212,7 +212,7 @@ fn kept_running_it_ends_by_ctrl_c() {
 #[test]
 fn what_goes_wrong_is_said_in_one_line() {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 60; exec \"$0\" demo", env!("CARGO_BIN_EXE_warren")]);
+    command.args(["-c", "ulimit -n 16; exec \"$0\" demo", env!("CARGO_BIN_EXE_warren")]);
     let output = command.env("RUST_LOG", "error").stdin(Stdio::null()).output().expect("sh runs");
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
