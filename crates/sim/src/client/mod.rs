@@ -2,6 +2,7 @@
 //!
 //! - [`handshake`]: from protocol header to open-ok, and the end of the connection.
 //! - [`channel`]: one channel: what was sent, what is due, what may not come.
+//! - [`loss`]: what the loss of an upstream connection may do to it.
 //! - [`replies`] and [`content`]: what comes, held against what is due.
 //! - [`work`] chooses what to do next; [`publish`], [`topology`], [`consume`], [`settle`], [`select`] and [`offend`]
 //!   do it.
@@ -10,6 +11,7 @@ pub mod channel;
 pub mod consume;
 pub mod content;
 pub mod handshake;
+pub mod loss;
 pub mod offend;
 pub mod plan;
 pub mod publish;
@@ -89,6 +91,14 @@ pub struct Client {
     doom: Option<(u16, u32)>,
     /// Tags and names given out so far.
     names: u32,
+    /// Connections broke while it logged in.
+    unlucky: bool,
+    /// A connection was lost since all was quiet.
+    faced_loss: bool,
+    /// Why a loss may have it closed with 320.
+    excused: Option<&'static str>,
+    /// It may be the one to blame for this error of a shared connection.
+    suspected: Option<u16>,
 }
 
 impl Client {
@@ -115,6 +125,10 @@ impl Client {
             vanishing: false,
             doom: None,
             names: 0,
+            unlucky: false,
+            faced_loss: false,
+            excused: None,
+            suspected: None,
         }
     }
 
@@ -182,7 +196,8 @@ impl Client {
             {
                 ctx.cover.hit(Path::LoginRefused);
             }
-            // The same goes for one that committed an error.
+            // The same goes for one that committed an error, and for one that a loss has cost its connection.
+            _ if self.is_unlucky() || self.excused.is_some() || self.suspected.is_some() => self.give_up(ctx),
             Stage::Open if self.doom.is_some() && ctx.scenario.stall_every > 0 => {
                 for channel in self.channels.iter_mut().filter(|c| c.state != State::Free) {
                     ctx.oracle.doubt(channel.chan);

@@ -42,6 +42,7 @@ impl World {
 
     /// Nothing new begins, and everything under way comes to its end. Then no client may wait for anything.
     pub(super) fn settle(&mut self) -> Check {
+        self.end_misfortunes()?;
         let patience = if self.scenario.tight { PATIENCE_WHEN_TIGHT } else { PATIENCE };
         let deadline = self.now + patience;
         self.let_all_read()?;
@@ -57,6 +58,7 @@ impl World {
             self.tick()?;
             self.drain()?;
         }
+        self.recover()?;
         self.hit(Path::Settled);
         Ok(())
     }
@@ -67,7 +69,7 @@ impl World {
     }
 
     /// Moves octets and lets the broker work until nothing is left to do without a client's or the clock's doing.
-    fn drain(&mut self) -> Check {
+    pub(super) fn drain(&mut self) -> Check {
         for _ in 0..MOST_ACTIONS {
             if !self.drain_one()? {
                 return Ok(());
@@ -111,14 +113,14 @@ impl World {
         self.scenario.tight && !self.hurry
     }
 
-    fn audit(&mut self) -> Check {
+    pub(super) fn audit(&mut self) -> Check {
         if self.may_wait() && self.waits_for().is_some() {
             return Ok(());
         }
         audit::quiet(&self.oracle, &self.broker.broker, &self.scenario, &self.clients)
     }
 
-    fn next_deadline(&self) -> Option<u64> {
+    pub(super) fn next_deadline(&self) -> Option<u64> {
         match &self.middle {
             Middle::Direct(_) => None,
             Middle::Warren(warren) => warren.next_deadline(),
@@ -133,7 +135,7 @@ impl World {
     }
 
     /// Nothing but the clock and its heartbeats, until `until`.
-    fn let_time_pass(&mut self, until: u64) -> Check {
+    pub(super) fn let_time_pass(&mut self, until: u64) -> Check {
         while self.now < until {
             let own = self.next_deadline().unwrap_or(u64::MAX).max(self.now + 1);
             self.now = own.min(self.now + MOST_AT_ONCE).min(until);
