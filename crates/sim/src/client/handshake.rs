@@ -79,6 +79,7 @@ impl Client {
                 self.me.open = true;
             }
             (Stage::Closing, Method::ConnectionCloseOk) => self.closed(ctx)?,
+            (Stage::Done, Method::ConnectionCloseOk) if self.crossed => self.crossed = false,
             (_, Method::ConnectionClose(close)) => return self.close_came(close, ctx),
             (stage, method) => return Err(format!("{method:?} while {stage:?}")),
         }

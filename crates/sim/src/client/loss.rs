@@ -57,7 +57,7 @@ impl Client {
         let active = self.last_written + PATIENCE >= ctx.now || self.has_outgoing() || !self.tx.is_empty();
         let busy = active || self.channels.iter().any(|c| c.state != State::Free && !c.is_settled());
         if let Some(code) = loss.blame.filter(|_| busy || closes || self.owns_something(ctx)) {
-            self.suspected = Some(code);
+            self.suspected.push(code);
         }
         let cancel_notify = self.me.cancel_notify;
         for place in 0..self.channels.len() {
@@ -95,20 +95,31 @@ impl Client {
     /// Whether connection.close is what a loss may have brought about.
     pub(super) fn is_loss(&mut self, close: &connection::Close<'_>, ctx: &mut Ctx<'_>) -> bool {
         let code = close.reply_code;
+        self.crossed = self.stage == Stage::Closing;
         if self.is_unlucky() && matches!(code, 320 | 403 | 506 | 530) {
             return true;
         }
-        if self.excused.is_some() && code == 320 {
+        if self.excused.is_some() && code == 320 || self.waited && code == 506 {
             let why = self.excused.unwrap_or_default();
             ctx.trace.line(format_args!("client {} is closed by a loss: {why}", self.me.session));
             ctx.cover.hit(Path::ClosedByLoss);
             return true;
         }
-        if self.suspected == Some(code) && ctx.oracle.blame(code) {
+        if self.suspected.contains(&code) && ctx.oracle.blame(code) {
             ctx.cover.hit(Path::SuspectTold);
             return true;
         }
         false
+    }
+
+    /// It vanishes in troubled times: what it published may have come to the engine and not to the broker.
+    pub(super) fn vanish_in_trouble(&mut self, ctx: &mut Ctx<'_>) {
+        if !(self.faced_loss || self.unlucky) {
+            return;
+        }
+        for channel in self.channels.iter().filter(|c| c.state != State::Free) {
+            ctx.oracle.loosen(channel.chan, u64::MAX - 1);
+        }
     }
 
     /// The connection is over, and what was under way may have been carried out or not.
@@ -124,6 +135,12 @@ impl Client {
         ctx.oracle.queues.iter().rev().any(|q| q.owner == Some(self.me.session))
     }
 
+    /// The broker was away for longer than a session waits.
+    pub fn has_waited(&mut self) {
+        self.waited = true;
+        self.excuse("it has waited for too long");
+    }
+
     /// The engine may close this session with 320.
     pub fn excuse(&mut self, why: &'static str) {
         self.excused.get_or_insert(why);
@@ -136,9 +153,10 @@ impl Client {
 
     /// All that a loss has brought about is over. Counts those who got through it.
     pub fn is_settled_again(&mut self, ctx: &mut Ctx<'_>) {
-        if self.suspected.take().is_some() && self.stage == Stage::Open {
+        if !std::mem::take(&mut self.suspected).is_empty() && self.stage == Stage::Open {
             ctx.cover.hit(Path::SuspectSpared);
         }
+        (self.unlucky, self.waited) = (false, false);
         let faced_loss = std::mem::take(&mut self.faced_loss);
         if self.excused.take().is_none() && faced_loss && self.stage == Stage::Open {
             ctx.cover.hit(Path::KeptThroughLoss);
@@ -194,13 +212,15 @@ impl Channel {
         let (queue, auto_delete) = (own.queue, own.auto_delete);
         let here = |c: &Consumer| c.life == Life::Asked || loss.tags.contains(&c.tag);
         let consumed = self.consumers.iter().any(|c| c.queue == queue && c.life != Life::Ended && here(c));
-        let exclusive = ctx.oracle.queues[queue].exclusive;
-        if !(auto_delete && consumed) {
-            self.murky |= exclusive && loss.lane;
+        if ctx.oracle.queues[queue].exclusive {
+            // Its session is closed for it.
+            self.murky |= loss.lane;
             return false;
         }
-        self.queue_is_gone(ctx);
-        true
+        if auto_delete && consumed {
+            self.queue_is_gone(ctx);
+        }
+        auto_delete && consumed
     }
 
     /// Its own queue is gone, and nobody has told it.

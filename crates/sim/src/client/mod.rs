@@ -98,7 +98,11 @@ pub struct Client {
     /// Why a loss may have it closed with 320.
     excused: Option<&'static str>,
     /// It may be the one to blame for this error of a shared connection.
-    suspected: Option<u16>,
+    suspected: Vec<u16>,
+    /// The broker was away for too long.
+    waited: bool,
+    /// Its own connection.close has crossed another.
+    crossed: bool,
 }
 
 impl Client {
@@ -128,7 +132,9 @@ impl Client {
             unlucky: false,
             faced_loss: false,
             excused: None,
-            suspected: None,
+            suspected: Vec::new(),
+            waited: false,
+            crossed: false,
         }
     }
 
@@ -197,7 +203,7 @@ impl Client {
                 ctx.cover.hit(Path::LoginRefused);
             }
             // The same goes for one that committed an error, and for one that a loss has cost its connection.
-            _ if self.is_unlucky() || self.excused.is_some() || self.suspected.is_some() => self.give_up(ctx),
+            _ if self.is_unlucky() || self.excused.is_some() || !self.suspected.is_empty() => self.give_up(ctx),
             Stage::Open if self.doom.is_some() && ctx.scenario.stall_every > 0 => {
                 for channel in self.channels.iter_mut().filter(|c| c.state != State::Free) {
                     ctx.oracle.doubt(channel.chan);
@@ -215,6 +221,7 @@ impl Client {
     pub fn vanish(&mut self, delivered: u64, ctx: &mut Ctx<'_>) {
         ctx.trace.line(format_args!("client {} vanishes after {delivered} octets", self.me.session));
         ctx.cover.hit(Path::Vanished);
+        self.vanish_in_trouble(ctx);
         for channel in &mut self.channels {
             if channel.state != State::Free {
                 channel.abandon(delivered, ctx);

@@ -36,6 +36,15 @@ impl Oracle {
         }
     }
 
+    /// A connection is lost: those who are gone will not hear what became of their publishes.
+    pub fn loosen_the_gone(&mut self) {
+        for chan in 0..self.chans.len() {
+            if !self.chans[chan].alive && self.chans[chan].has_outstanding() {
+                self.loosen(chan, u64::MAX - 1);
+            }
+        }
+    }
+
     /// Whether a publish of the channel that the broker took through `conn` may be unproven at `now`, with so much
     /// patience for the barrier of a publisher that went idle.
     pub fn published_lately(&self, chan: ChanIx, conn: ConnId, now: u64, patience: u64) -> bool {

@@ -89,6 +89,7 @@ impl World {
         }
         if self.rng.chance(1, 4) {
             // Nothing but time passes, now and then for longer than a session waits.
+            self.let_all_read()?;
             self.drain()?;
             let most = *self.rng.pick(&[1000, 10_000, 25_000, 60_000]);
             let until = self.now + self.rng.between(100, most);
@@ -101,7 +102,7 @@ impl World {
     pub(super) fn end_what_lasts(&mut self) -> Check {
         if let Some(since) = self.trouble.refusing_since.take() {
             if self.now >= since + WAITS_FOR {
-                self.clients.iter_mut().for_each(|client| client.excuse("it has waited for too long"));
+                self.clients.iter_mut().for_each(|client| client.has_waited());
             }
             self.befall(&Fault::Refuse(false))?;
         }
@@ -114,7 +115,7 @@ impl World {
     /// Whether the broker has been away for longer than sessions wait, as seen when a client is told so.
     pub(super) fn note_waiting(&mut self) {
         if self.trouble.refusing_since.is_some_and(|since| self.now >= since + WAITS_FOR) {
-            self.clients.iter_mut().for_each(|client| client.excuse("it has waited for too long"));
+            self.clients.iter_mut().for_each(|client| client.has_waited());
         }
     }
 

@@ -42,10 +42,11 @@ impl World {
 
     /// Nothing new begins, and everything under way comes to its end. Then no client may wait for anything.
     pub(super) fn settle(&mut self) -> Check {
-        self.end_misfortunes()?;
         let patience = if self.scenario.tight { PATIENCE_WHEN_TIGHT } else { PATIENCE };
         let deadline = self.now + patience;
         self.let_all_read()?;
+        self.end_misfortunes()?;
+        let deadline = deadline.max(self.now + patience);
         self.drain()?;
         while let Some(waits) = self.waits_for().filter(|_| !self.may_wait()) {
             let next = self.next_deadline().unwrap_or(u64::MAX);
@@ -64,7 +65,7 @@ impl World {
     }
 
     /// Clients that had stopped reading go on.
-    fn let_all_read(&mut self) -> Check {
+    pub(super) fn let_all_read(&mut self) -> Check {
         (0..self.clients.len()).try_for_each(|place| self.inflict(&Fault::Stall(place, false)))
     }
 

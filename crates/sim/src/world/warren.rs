@@ -435,6 +435,12 @@ impl Warren {
 
     pub(super) fn tick(&mut self, outside: &mut Outside<'_>) -> Check {
         let now = Time(outside.ctx.now);
+        for place in 0..self.upstreams.len() {
+            // Silence is noticed by the clock.
+            if self.upstreams[place].as_ref().is_some_and(|u| u.hung) {
+                self.assess_again(place, outside);
+            }
+        }
         for worker in 0..self.engines.len() {
             if self.engines[worker].next_deadline().is_some_and(|deadline| deadline <= now) {
                 self.engines[worker].tick(now);

@@ -102,6 +102,7 @@ impl Warren {
             expected,
         };
         outside.broker.tap.breaks(conn);
+        outside.ctx.oracle.loosen_the_gone();
         self.assess(&loss, outside);
         self.mark_place(place, |u| u.loss = Some(loss));
         Some(conn)
