@@ -345,6 +345,14 @@ impl Slice {
         self.start += n;
     }
 
+    /// The `n` octets of the block before this slice, which were part of it before it advanced.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn before(&self, n: usize) -> &[u8] {
+        &self.block.bytes[self.start - n..self.start]
+    }
+
     /// Part of this slice, by reference: a body that has to be split into smaller frames.
     ///
     /// # Panics

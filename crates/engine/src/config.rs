@@ -38,6 +38,7 @@ impl Config {
                 farm: 0,
                 upstream_vhost: None,
                 close: CloseMode::Confirmed,
+                on_loss: OnLoss::Nack,
             }],
             farms: vec![Farm { name: "default".into(), backends: vec![0] }],
             backends: vec![Backend { name: format!("{host}:{port}"), host: host.into(), port }],
@@ -86,6 +87,17 @@ pub struct Route {
     pub upstream_vhost: Option<String>,
     /// When a channel's close is answered.
     pub close: CloseMode,
+    /// What clients are told of publishes that were under way when a broker was lost.
+    pub on_loss: OnLoss,
+}
+
+/// What becomes of publishes in confirm mode whose fate is not known because their upstream connection was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLoss {
+    /// They are answered with basic.nack, and their client goes on.
+    Nack,
+    /// Their client's connection is closed (320), for clients that overlook basic.nack.
+    Close,
 }
 
 /// When `channel.close` of a publishing channel is answered.

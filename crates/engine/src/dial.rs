@@ -73,6 +73,7 @@ impl Engine {
             outbox: Outbox::new(&self.pool),
             flushing: false,
             stalled: std::collections::VecDeque::new(),
+            watched: Vec::new(),
             blocked: None,
             held_back: false,
             deadline: Some(deadline),
@@ -363,8 +364,7 @@ impl Engine {
         let stage = upstream.stage;
         match stage {
             Stage::Ended => {}
-            Stage::Closing => self.lose_upstream(id, LOST, &text),
-            Stage::Ready => self.lose_upstream(id, LOST, &text),
+            Stage::Closing | Stage::Ready => self.lose_upstream(id, LOST, &text, None),
             _ => {
                 let text = if stage == Stage::Verifying {
                     format!("{text} while it checked the credentials")
@@ -435,7 +435,7 @@ impl Engine {
         }
         upstream.ending.get_or_insert((reason, text.to_owned()));
         if matches!(stage, Stage::Ready | Stage::Closing) {
-            self.lose_upstream(id, reason, text);
+            self.lose_upstream(id, reason, text, None);
         } else {
             self.attempt_failed(id, text);
             self.detach_upstream(id);

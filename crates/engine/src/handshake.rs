@@ -11,6 +11,7 @@ use warren_wire::table::{Table, Value};
 
 use crate::api::{Command, Link, Peer};
 use crate::close;
+use crate::config::{CloseMode, OnLoss};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::ids::{ChannelId, SessionId};
@@ -50,7 +51,9 @@ impl Engine {
             last_sent: self.now,
             recent: (0, ChannelId::default()),
             armed: None,
-            close: crate::config::CloseMode::Confirmed,
+            close: CloseMode::Confirmed,
+            on_loss: OnLoss::Nack,
+            suspect: false,
             ending: None,
         });
         self.arm_session(id, deadline);
@@ -79,8 +82,8 @@ impl Engine {
             self.refuse_route(id, &hand_off.vhost);
             return id;
         };
-        let (farm, vhost, close) = (route.farm, upstream_vhost(route, &hand_off.vhost), route.close);
-        self.sessions[id].close = close;
+        let (farm, vhost) = (route.farm, upstream_vhost(route, &hand_off.vhost));
+        (self.sessions[id].close, self.sessions[id].on_loss) = (route.close, route.on_loss);
         let login = self.find_login(farm, &hand_off.credentials);
         let known = &mut self.logins[login];
         let newer = known.refused.as_ref().is_none_or(|r| Some(r.at) < hand_off.verified_at);
@@ -256,8 +259,8 @@ impl Engine {
             self.refuse_route(id, &vhost);
             return;
         };
-        let (farm, name, close) = (route.farm, upstream_vhost(route, &vhost), route.close);
-        self.sessions[id].close = close;
+        let (farm, name) = (route.farm, upstream_vhost(route, &vhost));
+        (self.sessions[id].close, self.sessions[id].on_loss) = (route.close, route.on_loss);
         let owner = self.owner(farm, &name, &credentials);
         if owner != self.options.worker {
             self.hand_off(id, owner, *credentials);
@@ -402,6 +405,7 @@ fn capabilities(properties: Table<'_>) -> Capabilities {
         consumer_cancel_notify: has(b"consumer_cancel_notify"),
         connection_blocked: has(b"connection.blocked"),
         authentication_failure_close: has(b"authentication_failure_close"),
+        basic_nack: has(b"basic.nack"),
     }
 }
 

@@ -8,8 +8,8 @@ pub const UPSTREAM_CLOSE_REASONS: [&str; 6] = ["idle", "broker", "lost", "refuse
 /// How a channel got its upstream channel. The labels of `warren_binds_total`.
 pub const BIND_KINDS: [&str; 3] = ["reused", "opened", "rebound"];
 /// Why a channel was bound. The labels of `warren_binds_total`.
-pub const BIND_WHYS: [&str; 6] =
-    ["first_use", "first_publish", "consume", "own_lane", "slow_reader", "transaction"];
+pub const BIND_WHYS: [&str; 7] =
+    ["first_use", "first_publish", "consume", "own_lane", "slow_reader", "transaction", "resume"];
 
 /// Counters and gauges of one worker.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +58,10 @@ pub struct Metrics {
     pub barriers: u64,
     /// Sessions handed to another worker.
     pub hand_offs: u64,
+    /// Bindings lost with their connection, whose channels went on.
+    pub resumes: u64,
+    /// Publishes answered with basic.nack because their connection was lost.
+    pub lost_publishes: u64,
 }
 
 impl Metrics {
@@ -83,6 +87,8 @@ impl Metrics {
             (&mut self.channel_errors, o.channel_errors),
             (&mut self.barriers, o.barriers),
             (&mut self.hand_offs, o.hand_offs),
+            (&mut self.resumes, o.resumes),
+            (&mut self.lost_publishes, o.lost_publishes),
         ] {
             *mine += theirs;
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use zeroize::Zeroizing;
 
 use crate::api::Peer;
-use crate::config::CloseMode;
+use crate::config::{CloseMode, OnLoss};
 use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
 use crate::numbers::SessionChannels;
 use crate::outbox::Outbox;
@@ -65,6 +65,7 @@ pub(crate) struct Capabilities {
     pub(crate) consumer_cancel_notify: bool,
     pub(crate) connection_blocked: bool,
     pub(crate) authentication_failure_close: bool,
+    pub(crate) basic_nack: bool,
 }
 
 /// What was negotiated on a connection.
@@ -164,6 +165,9 @@ pub(crate) struct Session {
     /// When its timer will look at it.
     pub(crate) armed: Option<Time>,
     pub(crate) close: CloseMode,
+    pub(crate) on_loss: OnLoss,
+    /// It may have made a broker close a connection that others used: it gets its own.
+    pub(crate) suspect: bool,
     /// Why it ends: index into the reasons of the metrics, and a text.
     pub(crate) ending: Option<(usize, String)>,
 }

@@ -27,6 +27,7 @@ pub(crate) enum TimerKey {
     Farm(FarmId),
     Login(LoginId),
     Tenant(TenantId),
+    Watch(UpstreamId),
 }
 
 impl Engine {
@@ -46,6 +47,7 @@ impl Engine {
                     self.login_timer(id);
                 }
                 TimerKey::Tenant(id) => self.tenant_timer(id),
+                TimerKey::Watch(id) => self.watch_timer(id),
             }
         }
         self.expired = expired;
