@@ -419,20 +419,11 @@ impl Engine {
         up: UpChannelId,
         close: &channel::Close<'_>,
     ) -> bool {
-        let begun = self.up_channels[up].pending.iter().find_map(|p| match p {
-            Pending::Own(basic::CONSUME, Note::Consume { tag }, _) => Some(tag.clone()),
-            _ => None,
-        });
         let consume = (close.class_id, close.method_id) == (60, 20);
-        let Some(channel) = self.channels.get_mut(id).filter(|c| consume && c.standing == Standing::Open)
-        else {
+        let Some(at) = self.refused_consumer(id, up, close.reply_text).filter(|_| consume) else {
             return false;
         };
-        let Some(at) =
-            begun.and_then(|tag| channel.consumer(&tag)).filter(|at| channel.consumers[*at].replayed)
-        else {
-            return false;
-        };
+        let channel = &self.channels[id];
         let session = channel.session;
         let consumer = &channel.consumers[at];
         let again = consumer.exclusive && close.reply_code == 403 && self.now < consumer.patience;
@@ -460,6 +451,25 @@ impl Engine {
         }
         self.rebind(id);
         true
+    }
+
+    /// The consumer that Warren began again and that a text refuses: the queue's name stands in it (consume-ok of an
+    /// earlier consumer may still be on its way, so that the order does not tell). `None` when it may be one that its
+    /// client has asked for.
+    fn refused_consumer(&self, id: ChannelId, up: UpChannelId, text: &[u8]) -> Option<usize> {
+        let channel = self.channels.get(id).filter(|c| c.standing == Standing::Open)?;
+        let text = String::from_utf8_lossy(text);
+        let begun = self.up_channels[up].pending.iter().filter_map(|p| match p {
+            Pending::Own(_, Note::Consume { tag }, _) | Pending::Client(_, Note::Consume { tag }, _) => {
+                channel.consumers.iter().position(|c| c.tag == *tag)
+            }
+            _ => None,
+        });
+        let named = |at: &usize| {
+            text.contains(&format!("'{}'", String::from_utf8_lossy(&channel.consumers[*at].queue)))
+        };
+        let candidates: Vec<usize> = begun.filter(named).collect();
+        candidates.first().copied().filter(|_| candidates.iter().all(|at| channel.consumers[*at].replayed))
     }
 
     /// Has somebody look whether a publisher without confirms pauses.

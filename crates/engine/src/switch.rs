@@ -146,8 +146,8 @@ impl Engine {
     /// A barrier has come back on a channel's binding.
     pub(crate) fn barrier_back(&mut self, id: ChannelId, up: UpChannelId) {
         let channel = &mut self.channels[id];
-        if !self.up_channels[up].is_routed() {
-            return; // another one is out
+        if self.up_channels[up].pending.iter().any(|p| matches!(p, Pending::Barrier)) {
+            return; // this one proved less: it was sent when the publisher paused
         }
         match channel.switch {
             Switch::Proving { to, why } if channel.current == Some(up) => self.switch_now(id, to, why),
