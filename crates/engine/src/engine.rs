@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use slotmap::SlotMap;
 
@@ -21,6 +22,9 @@ use crate::time::Time;
 use crate::timers::TimerKey;
 use crate::upstream::{Stage, UpChannel, Upstream};
 use crate::wheel::Wheel;
+
+/// How often it is worth while to look for handshakes that stall.
+pub const MAKE_ROOM_EVERY: Duration = Duration::from_millis(100);
 
 /// Which worker this engine is.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +81,10 @@ pub struct Engine {
     pub(crate) logins: SlotMap<LoginId, Login>,
     pub(crate) login_names: BTreeMap<(FarmId, String), Vec<LoginId>>,
     pub(crate) tenants: SlotMap<TenantId, Tenant>,
+    /// Sessions that knock: their handshake is in progress.
+    pub(crate) handshakes: usize,
+    /// When stalled handshakes were looked for.
+    pub(crate) made_room_at: Time,
     pub(crate) farms: Vec<FarmState>,
     pub(crate) wheel: Wheel<TimerKey>,
     pub(crate) commands: VecDeque<Command>,
@@ -87,6 +95,8 @@ pub struct Engine {
     /// Channels whose held frames can go on.
     pub(crate) replays: VecDeque<ChannelId>,
     pub(crate) expired: Vec<TimerKey>,
+    /// Farms that may be asked something more.
+    pub(crate) freed: Vec<FarmId>,
     pub(crate) metrics: Metrics,
     /// Set once by `shutdown`, with the text that clients are told.
     pub(crate) stopping: Option<String>,
@@ -115,11 +125,14 @@ impl Engine {
             logins: SlotMap::with_key(),
             login_names: BTreeMap::new(),
             tenants: SlotMap::with_key(),
+            handshakes: 0,
+            made_room_at: now,
             commands: VecDeque::new(),
             pieces: Vec::new(),
             slow: Vec::new(),
             replays: VecDeque::new(),
             expired: Vec::new(),
+            freed: Vec::new(),
             metrics: Metrics::default(),
             stopping: None,
         }
@@ -128,6 +141,22 @@ impl Engine {
     /// The buffers of this worker: give it to [`Input::new`].
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Whether so many handshakes are in progress that no client should be accepted.
+    pub fn is_crowded(&self) -> bool {
+        self.handshakes >= self.most_handshakes()
+    }
+
+    /// Lets handshakes go that stall, when [`Engine::is_crowded`]. Costs a look at every session, so it is not done more
+    /// often than [`MAKE_ROOM_EVERY`].
+    pub fn make_room(&mut self, now: Time) {
+        self.now = now;
+        if self.is_crowded() && self.now.since(self.made_room_at) >= MAKE_ROOM_EVERY {
+            self.made_room_at = self.now;
+            self.end_stalled();
+            self.settle_step();
+        }
     }
 
     /// A client was accepted. `None`: refused, close the socket without a word.
@@ -259,6 +288,9 @@ impl Engine {
         metrics.client_connections = self.sessions.len() as u64;
         metrics.upstream_connections =
             self.upstreams.values().filter(|u| u.stage != Stage::Connecting).count() as u64;
+        metrics.client_handshakes = self.handshakes as u64;
+        metrics.logins = self.logins.len() as u64;
+        metrics.tenants = self.tenants.len() as u64;
         metrics.client_channels = self.channels.len() as u64;
         metrics.upstream_channels = self.up_channels.len() as u64;
         metrics.buffer_octets = self.pool.in_use() as u64;
@@ -273,6 +305,8 @@ impl Engine {
                 self.replay(channel);
             } else if let Some(session) = self.slow.pop() {
                 self.slow_reader(session);
+            } else if let Some(farm) = self.freed.pop() {
+                self.inquire_next(farm);
             } else {
                 return;
             }

@@ -21,6 +21,9 @@ impl Engine {
     }
 
     fn check_sessions(&self) {
+        let knocking = self.sessions.values().filter(|s| s.knocks).count();
+        assert_eq!(self.handshakes, knocking, "handshakes that nobody makes");
+        assert!(self.sessions.values().all(|s| s.knocks == s.tenant.is_none()), "who has a tenant is in");
         for (id, session) in &self.sessions {
             for channel in session.channels.ids() {
                 assert_eq!(self.channels[channel].session, id, "a channel of another session");
@@ -120,6 +123,13 @@ impl Engine {
     }
 
     fn check_tenants(&self) {
+        assert!(self.freed.is_empty(), "a farm may be asked more and nobody does");
+        for (farm, state) in self.farms.iter().enumerate() {
+            let inquiring = self.upstreams.values().filter(|u| u.inquires && u.farm == farm).count();
+            assert_eq!(state.inquiring, inquiring, "inquiries that nobody makes");
+            let waits = !(state.inquiries.is_empty() && state.inquiries_known.is_empty());
+            assert!(!waits || inquiring > 0, "inquiries that wait for nothing");
+        }
         for tenant in self.tenants.values() {
             assert!(self.logins.contains_key(tenant.login), "a tenant without login");
             for up in &tenant.upstreams {

@@ -35,10 +35,20 @@ impl Warren {
 
     /// Starts one in front of whatever listens on a port of the loopback address, now or later, with arguments.
     pub fn start_with(broker_port: u16, arguments: &[&str]) -> Warren {
+        Warren::start_program(Command::new(binary()), broker_port, arguments)
+    }
+
+    /// As [`Warren::start_with`], with so many descriptors at most.
+    pub fn start_with_descriptors(descriptors: u32, broker_port: u16, arguments: &[&str]) -> Warren {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &descriptors.to_string()]).arg(binary());
+        Warren::start_program(command, broker_port, arguments)
+    }
+
+    fn start_program(mut command: Command, broker_port: u16, arguments: &[&str]) -> Warren {
         let folder = tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("log")).expect("an own folder");
         let (port, http_port) = (ports::free(), ports::free());
-        let mut command = Command::new(binary());
         command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-b", &http_port.to_string()]);
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "1"]);
@@ -102,6 +112,18 @@ impl Warren {
             number.unwrap_or_else(|| panic!("not a sample of a metric: {line:?}"))
         };
         named.iter().filter(wanted).map(value).sum()
+    }
+
+    /// Octets of memory that the system has given to it.
+    pub fn resident(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("it runs");
+        let pages: u64 = statm.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("resident pages");
+        pages * rustix::param::page_size() as u64
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
     }
 
     /// What it has written so far.

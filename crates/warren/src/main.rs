@@ -4,7 +4,7 @@
 //! The tour, in the order in which things happen:
 //!
 //! 1. [`options`]: what the operator said, checked, resolved into settings and the engine's configuration.
-//! 2. [`limits`], [`logging`]: what the process needs before it serves.
+//! 2. [`limits`], [`logging`]: what the process needs before it serves; [`seats`]: how many connections it may have.
 //! 3. [`listen`]: the listening sockets. They are open before anything else runs.
 //! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`]) and its connections to brokers
 //!    ([`connect`]).
@@ -16,6 +16,7 @@ mod limits;
 mod listen;
 mod logging;
 mod options;
+mod seats;
 mod signals;
 mod socket;
 mod worker;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use control::Control;
 use options::Settings;
+use seats::Seats;
 use worker::clock::Clock;
 
 fn main() -> ExitCode {
@@ -55,8 +57,11 @@ fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         settings.upstream,
         settings.workers,
     );
-    let config = Arc::new(settings.engine_config());
-    let workers = worker::start_all(settings.workers, &config, &clients, Clock::start())?;
+    let division = limits::divide(limits::descriptors(), settings.workers);
+    let mut config = settings.engine_config();
+    config.limits.handshakes = config.limits.handshakes.min(division.handshakes);
+    let seats = Seats::new(division.connections);
+    let workers = worker::start_all(settings.workers, &Arc::new(config), &clients, Clock::start(), &seats)?;
     drop(clients); // every worker has its own duplicate
     control.run(http, workers)
 }

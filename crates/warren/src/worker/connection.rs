@@ -187,7 +187,7 @@ fn hand_off(worker: &Worker, conn: Rc<Conn>, input: &Input) {
     };
     match conn.socket.into_parcel() {
         Ok(socket) => {
-            let adoption = Adoption { socket, unread: input.bytes().to_vec(), hand_off };
+            let adoption = Adoption { socket, seat: conn.seat, unread: input.bytes().to_vec(), hand_off };
             worker.send(to, Message::Adopt(Box::new(adoption)));
         }
         Err(error) => tracing::warn!(?link, "a session cannot be handed over and is dropped: {error}"),

@@ -37,6 +37,7 @@ use warren_engine::time::Time;
 use warren_engine::{Config, Engine, Gone, Link, Options, Peer};
 
 use crate::connect;
+use crate::seats::{Seat, Seats};
 use crate::socket::Socket;
 use clock::{Clock, Timer};
 use links::{Conn, Links};
@@ -59,6 +60,7 @@ struct Setup {
     config: Arc<Config>,
     clock: Clock,
     listeners: Vec<TcpListener>,
+    seats: Arc<Seats>,
     /// Mailboxes of all workers, by number.
     workers: Vec<Mailbox>,
     messages: Messages,
@@ -70,6 +72,7 @@ pub(crate) fn start_all(
     config: &Arc<Config>,
     listeners: &[StdListener],
     clock: Clock,
+    seats: &Arc<Seats>,
 ) -> anyhow::Result<Vec<Handle>> {
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new()).unzip();
     let mut handles = Vec::with_capacity(count);
@@ -84,6 +87,7 @@ pub(crate) fn start_all(
             config: Arc::clone(config),
             clock,
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
+            seats: Arc::clone(seats),
             workers: mailboxes.clone(),
             messages,
         };
@@ -184,6 +188,7 @@ struct Worker {
     pool: Pool,
     links: Links,
     timer: Timer,
+    seats: Arc<Seats>,
     workers: Vec<Mailbox>,
     stopping: Cell<bool>,
     /// Notified when the worker was told to stop and its engine has no link left.
@@ -200,10 +205,22 @@ impl Worker {
             engine: RefCell::new(engine),
             links: Links::default(),
             timer: Timer::new(),
+            seats: Arc::clone(&setup.seats),
             workers: setup.workers.clone(),
             stopping: Cell::new(false),
             idle: Notify::new(),
         }
+    }
+
+    /// Whether so many handshakes are in progress that no client can be accepted; those that stall make room.
+    fn is_crowded(self: &Rc<Self>) -> bool {
+        if !self.engine.borrow().is_crowded() {
+            return false;
+        }
+        let now = self.clock.now();
+        self.engine.borrow_mut().make_room(now);
+        self.settle(now);
+        self.engine.borrow().is_crowded()
     }
 
     /// A client has connected.
@@ -212,7 +229,8 @@ impl Worker {
         let peer = Peer { address, listener: LISTENER };
         let session = self.engine.borrow_mut().accepted(now, peer);
         if let Some(session) = session {
-            self.serve(Link::Session(session), Socket::plain(stream), Input::new(&self.pool));
+            let seat = self.seats.take();
+            self.serve(Link::Session(session), Socket::plain(stream), seat, Input::new(&self.pool));
         }
         self.settle(now);
     }
@@ -231,7 +249,7 @@ impl Worker {
         let session = self.engine.borrow_mut().adopted(now, adoption.hand_off);
         let mut input = Input::new(&self.pool);
         input.extend(&adoption.unread);
-        self.serve(Link::Session(session), socket, input);
+        self.serve(Link::Session(session), socket, adoption.seat, input);
         self.settle(now);
     }
 
@@ -248,7 +266,8 @@ impl Worker {
         let now = self.clock.now();
         match outcome {
             Ok(stream) => {
-                self.serve(link, Socket::plain(stream), Input::new(&self.pool));
+                let seat = self.seats.take();
+                self.serve(link, Socket::plain(stream), seat, Input::new(&self.pool));
                 self.engine.borrow_mut().upstream_connected(now, upstream);
             }
             Err(text) => self.engine.borrow_mut().gone(now, link, Gone::Failed(text)),
@@ -256,8 +275,8 @@ impl Worker {
         self.settle(now);
     }
 
-    fn serve(self: &Rc<Self>, link: Link, socket: Socket, input: Input) {
-        let conn = Rc::new(Conn::new(link, socket));
+    fn serve(self: &Rc<Self>, link: Link, socket: Socket, seat: Seat, input: Input) {
+        let conn = Rc::new(Conn::new(link, socket, seat));
         self.links.insert(Rc::clone(&conn));
         spawn_local(connection::serve(Rc::clone(self), conn, input));
     }
