@@ -280,7 +280,8 @@ impl Engine {
         }
         self.detach_upstream(id);
         self.end_upstream(id, REFUSED, &text);
-        // RabbitMQ keeps the socket for 3 s; Warren only for as long as it wants to be slow with the next one.
+        self.inquiry_refused(id);
+        // Brokers may be slow to end the socket, and there may be many of them.
         let deadline = self.now + self.config.limits.refusal_pause;
         self.upstreams[id].deadline = Some(deadline);
         self.arm_upstream(id, deadline);

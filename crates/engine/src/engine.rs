@@ -211,6 +211,11 @@ impl Engine {
         }
     }
 
+    /// Whether this is a client that is not let in yet: it may cost little.
+    pub fn knocks(&self, link: Link) -> bool {
+        matches!(link, Link::Session(id) if self.sessions.get(id).is_some_and(|s| s.knocks))
+    }
+
     /// What waits to be written to a link. The caller writes and advances it, then calls [`Engine::wrote`].
     pub fn outbox(&mut self, link: Link) -> &mut Outbox {
         let outbox = match link {

@@ -6,12 +6,12 @@ use crate::config::FarmId;
 use crate::engine::Engine;
 use crate::ids::UpstreamId;
 use crate::tenant::Inquiry;
+use crate::timers::TimerKey;
 
 impl Engine {
     /// Begins a connection that asks, or notes that it is wanted while enough others are at it.
     pub(crate) fn inquire(&mut self, farm: FarmId, what: Inquiry) -> Option<UpstreamId> {
-        let most = self.most_inquiries();
-        if self.farms[farm].inquiring >= most {
+        if self.farms[farm].inquiring >= self.most_inquiries(self.is_known(what)) {
             self.inquire_later(farm, what);
             return None;
         }
@@ -24,18 +24,25 @@ impl Engine {
         Some(up)
     }
 
-    /// This worker's share of the inquiries that may be made at one time.
-    fn most_inquiries(&self) -> usize {
-        (self.config.limits.inquiries / self.options.workers).max(1)
+    /// This worker's share of the inquiries that may be made at one time. Strangers leave a quarter to those whose
+    /// credentials were good before.
+    fn most_inquiries(&self, known: bool) -> usize {
+        let most = (self.config.limits.inquiries / self.options.workers).max(1);
+        if known { most } else { most - most / 4 }
+    }
+
+    fn is_known(&self, what: Inquiry) -> bool {
+        match what {
+            Inquiry::Login(id) => self.logins.get(id).is_some_and(|l| l.verified_at.is_some()),
+            Inquiry::Tenant(_) => true,
+        }
     }
 
     fn inquire_later(&mut self, farm: FarmId, what: Inquiry) {
-        let (queued, known) = match what {
-            Inquiry::Login(id) => {
-                let login = &mut self.logins[id];
-                (&mut login.queued, login.verified_at.is_some())
-            }
-            Inquiry::Tenant(id) => (&mut self.tenants[id].queued, true),
+        let known = self.is_known(what);
+        let queued = match what {
+            Inquiry::Login(id) => &mut self.logins[id].queued,
+            Inquiry::Tenant(id) => &mut self.tenants[id].queued,
         };
         if std::mem::replace(queued, true) {
             return;
@@ -45,14 +52,9 @@ impl Engine {
         queue.push_back(what);
     }
 
-    /// Asks what waited for a connection to be done.
+    /// Makes the inquiries that there is room for now.
     pub(crate) fn inquire_next(&mut self, farm: FarmId) {
-        let most = self.most_inquiries();
-        while self.farms[farm].inquiring < most {
-            let state = &mut self.farms[farm];
-            let Some(what) = state.inquiries_known.pop_front().or_else(|| state.inquiries.pop_front()) else {
-                return;
-            };
+        while let Some(what) = self.next_inquiry(farm) {
             match what {
                 Inquiry::Login(id) => {
                     if let Some(login) = self.logins.get_mut(id) {
@@ -68,6 +70,13 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn next_inquiry(&mut self, farm: FarmId) -> Option<Inquiry> {
+        let (most, most_of_strangers) = (self.most_inquiries(true), self.most_inquiries(false));
+        let state = &mut self.farms[farm];
+        let known = if state.inquiring < most { state.inquiries_known.pop_front() } else { None };
+        known.or_else(|| if state.inquiring < most_of_strangers { state.inquiries.pop_front() } else { None })
     }
 
     /// This connection finds something out.
@@ -86,5 +95,24 @@ impl Engine {
             self.farms[upstream.farm].inquiring -= 1;
             self.freed.push(upstream.farm);
         }
+    }
+
+    /// The broker has said no. That counts on for a moment, so that refusals do not come faster than a broker likes to
+    /// give them.
+    pub(crate) fn inquiry_refused(&mut self, id: UpstreamId) {
+        if let Some(upstream) = self.upstreams.get_mut(id)
+            && std::mem::take(&mut upstream.inquires)
+        {
+            let farm = upstream.farm;
+            self.farms[farm].refusals += 1;
+            self.wheel.schedule(self.now + self.config.limits.refusal_pause, TimerKey::Refusal(farm));
+        }
+    }
+
+    pub(crate) fn refusal_timer(&mut self, farm: FarmId) {
+        let state = &mut self.farms[farm];
+        state.refusals -= 1;
+        state.inquiring -= 1;
+        self.freed.push(farm);
     }
 }

@@ -37,8 +37,10 @@ pub(crate) struct FarmState {
     /// No new attempt before this moment.
     pub(crate) retry_at: Option<Time>,
     pub(crate) last_error: String,
-    /// Connections that ask whether credentials or a virtual host are good.
+    /// Inquiries that are being made.
     pub(crate) inquiring: usize,
+    /// Of these, refused ones, that count on for a moment.
+    pub(crate) refusals: usize,
     /// Inquiries that wait until another is done, for those who were let in before; they go first.
     pub(crate) inquiries_known: VecDeque<Inquiry>,
     /// The same for strangers.

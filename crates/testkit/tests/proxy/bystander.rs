@@ -9,6 +9,8 @@ use warren_testkit::{Handshake, Peer};
 
 /// Between two requests: the bystander is no load.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Requests that are made at least.
+const LEAST_REQUESTS: usize = 50;
 /// Requests for each connection that is made beside the lasting one.
 const REQUESTS_PER_NEWCOMER: usize = 10;
 /// A request takes a millisecond. This is for a machine with two cores that test and compile other things; a client
@@ -52,7 +54,8 @@ impl Bystander {
         let thread = spawn(move || {
             let mut waits = Waits::default();
             let mut published = 0;
-            while !ended.load(Relaxed) {
+            // However short the test is, something is measured.
+            while !ended.load(Relaxed) || waits.requests.len() < LEAST_REQUESTS {
                 waits.requests.push(timed(|| {
                     published += 1;
                     peer.publish(1, &queue, b"still here");

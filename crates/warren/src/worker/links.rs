@@ -52,6 +52,8 @@ pub(super) struct Conn {
     pub(super) link: Link,
     pub(super) socket: Socket,
     pub(super) seat: Seat,
+    /// A client that was not yet seen to be let in.
+    pub(super) knocks: Cell<bool>,
     pub(super) writing: Cell<Writing>,
     wanted: Cell<Wanted>,
     task: Cell<Option<Waker>>,
@@ -64,6 +66,7 @@ impl Conn {
             link,
             socket,
             seat,
+            knocks: Cell::new(matches!(link, Link::Session(_))),
             writing: Cell::new(Writing::Open),
             wanted: Cell::new(Wanted::NOTHING),
             task: Cell::new(None),
