@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotmap::SlotMap;
+use crate::slots::Slots;
 
 use crate::api::{Command, Gone, Link, Peer};
 use crate::buf::{Input, Pool};
@@ -74,13 +74,13 @@ pub struct Engine {
     pub(crate) now: Time,
     pub(crate) pool: Pool,
     pub(crate) random: Random,
-    pub(crate) sessions: SlotMap<SessionId, Session>,
-    pub(crate) channels: SlotMap<ChannelId, Channel>,
-    pub(crate) upstreams: SlotMap<UpstreamId, Upstream>,
-    pub(crate) up_channels: SlotMap<UpChannelId, UpChannel>,
-    pub(crate) logins: SlotMap<LoginId, Login>,
+    pub(crate) sessions: Slots<SessionId, Session>,
+    pub(crate) channels: Slots<ChannelId, Channel>,
+    pub(crate) upstreams: Slots<UpstreamId, Upstream>,
+    pub(crate) up_channels: Slots<UpChannelId, UpChannel>,
+    pub(crate) logins: Slots<LoginId, Login>,
     pub(crate) login_names: BTreeMap<(FarmId, String), Vec<LoginId>>,
-    pub(crate) tenants: SlotMap<TenantId, Tenant>,
+    pub(crate) tenants: Slots<TenantId, Tenant>,
     /// Sessions that knock: their handshake is in progress.
     pub(crate) handshakes: usize,
     /// When stalled handshakes were looked for.
@@ -118,13 +118,13 @@ impl Engine {
             now,
             pool,
             farms,
-            sessions: SlotMap::with_key(),
-            channels: SlotMap::with_key(),
-            upstreams: SlotMap::with_key(),
-            up_channels: SlotMap::with_key(),
-            logins: SlotMap::with_key(),
+            sessions: Slots::new(),
+            channels: Slots::new(),
+            upstreams: Slots::new(),
+            up_channels: Slots::new(),
+            logins: Slots::new(),
             login_names: BTreeMap::new(),
-            tenants: SlotMap::with_key(),
+            tenants: Slots::new(),
             handshakes: 0,
             made_room_at: now,
             commands: VecDeque::new(),

@@ -35,6 +35,7 @@ mod replies;
 mod requests;
 mod segments;
 pub mod session;
+mod slots;
 mod sources;
 mod switch;
 mod tables;
