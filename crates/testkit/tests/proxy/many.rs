@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
-use warren_testkit::{Handshake, Peer, Warren, eventually, rabbit, unique};
+use warren_testkit::{Handshake, Peer, Rabbit, Warren, eventually, rabbit, unique};
 use warren_wire::content::write_content;
 use warren_wire::frame::{PROTOCOL_HEADER, next_frame};
 use warren_wire::method::{basic, channel, connection};
@@ -20,8 +20,12 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(60);
 /// More than an idle client with a channel costs, its share of the allocator's waste included.
 const OCTETS_EACH: u64 = 8 * 1024;
-/// Of what the crowd took, so much may stay with the allocator: free pages between others in use.
-const LEFT_BEHIND: u64 = 12 << 20;
+/// What may stay with the allocator. Warren frees everything (the records are gone, the buffers are back), but glibc
+/// gives memory back to the system only from the end of a worker's heap, and something small that lives on is always
+/// close to it. Of some 35 MiB at the peak it keeps about 20; the next crowd uses them.
+const LEFT_BEHIND: u64 = 26 << 20;
+/// So that nothing is lost with each crowd: the second one finds what the first one left.
+const LEFT_BY_THE_SECOND: u64 = 6 << 20;
 
 /// A client on the runtime.
 struct Client {
@@ -118,6 +122,78 @@ fn connect_all(runtime: &Runtime, address: SocketAddr, vhost: &str) -> Vec<Clien
     })
 }
 
+/// A Warren, and what the crowd does with it.
+struct Place<'a> {
+    rabbit: &'a Rabbit,
+    warren: Warren,
+    vhost: String,
+    queue: String,
+}
+
+impl Place<'_> {
+    /// Ten thousand come, publish a message each, and leave.
+    fn visit(&self, runtime: &Runtime, visits: usize) {
+        let before = self.warren.resident();
+        let started = Instant::now();
+        let mut clients = connect_all(runtime, self.warren.address(), &self.vhost);
+        let took = started.elapsed();
+        let each = self.warren.resident().saturating_sub(before) / CLIENTS as u64;
+        let upstream = self.rabbit.connections(&self.vhost).len();
+        println!("{CLIENTS} clients with a channel each: {took:?}, {each} octets each, {upstream} upstream");
+        assert!(took < CONNECTED_WITHIN, "it took {took:?}");
+        assert!(each < OCTETS_EACH, "{each} octets for each");
+        assert!((1..=5).contains(&upstream), "{upstream} connections upstream");
+        assert_eq!(self.warren.metric("warren_client_channels"), CLIENTS as f64);
+
+        let started = Instant::now();
+        runtime.block_on(async {
+            for (n, client) in clients.iter_mut().enumerate() {
+                client.send(&publish(&self.queue, n.to_string().as_bytes())).await;
+            }
+        });
+        eventually("all messages are in the queue", PUBLISHED_WITHIN, || {
+            let ready = self.rabbit.queue(&self.vhost, &self.queue).map_or(0, |q| q.ready);
+            ready == (visits * CLIENTS) as u64
+        });
+        let upstream = self.rabbit.connections(&self.vhost).len();
+        println!("a message of each: {:?}, {upstream} connections upstream", started.elapsed());
+        assert!(upstream <= 8, "{upstream} connections upstream, for 2047 channels each");
+        self.leave(runtime, clients);
+    }
+
+    /// One half says good-bye, the other does not.
+    fn leave(&self, runtime: &Runtime, mut clients: Vec<Client>) {
+        let started = Instant::now();
+        runtime.block_on(async {
+            let vanishing = clients.split_off(CLIENTS / 2);
+            let mut leaving = JoinSet::new();
+            for client in clients {
+                leaving.spawn(client.close());
+            }
+            drop(vanishing);
+            leaving.join_all().await;
+        });
+        eventually("all are forgotten", Duration::from_secs(60), || {
+            let left = ["warren_client_connections", "warren_client_channels", "warren_buffer_bytes"];
+            left.iter().all(|name| self.warren.metric(name) == 0.0)
+        });
+        println!("all have left: {:?}", started.elapsed());
+    }
+
+    /// Waits until Warren takes no more memory than it did before, but for a rest. Channels that are kept for reuse are
+    /// closed with their connections, when these have been idle.
+    fn expect_memory_back(&self, before: u64, rest: u64) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let left = || self.warren.resident().saturating_sub(before);
+        while left() > rest {
+            let upstream = self.warren.metric("warren_upstream_channels");
+            assert!(Instant::now() < deadline, "{} octets more, {upstream} channels upstream", left());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        println!("memory: {} KiB more than before", left() >> 10);
+    }
+}
+
 #[test]
 fn ten_thousand_clients_are_let_in_served_and_forgotten() {
     warren_testkit::raise_descriptor_limit();
@@ -128,74 +204,21 @@ fn ten_thousand_clients_are_let_in_served_and_forgotten() {
     observer.open_channel(1);
     let queue = observer.declare(1, "many");
     observer.close();
-    // As on the small machine of the documentation: a worker for each of two cores.
+    // A worker for each of two cores.
     let warren = Warren::start_with(rabbit.port(), &["--workers", "2"]);
-    let mut first = Peer::connect_with(warren.address(), &Handshake::on(&vhost));
+    let place = Place { rabbit: &rabbit, warren, vhost, queue };
+    let mut first = Peer::connect_with(place.warren.address(), &Handshake::on(&place.vhost));
     first.open_channel(1);
     first.close();
-    let before = warren.resident();
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
 
-    let started = Instant::now();
-    let mut clients = connect_all(&runtime, warren.address(), &vhost);
-    let took = started.elapsed();
-    let each = warren.resident().saturating_sub(before) / CLIENTS as u64;
-    let upstream = rabbit.connections(&vhost).len();
-    println!(
-        "{CLIENTS} clients with a channel each: {took:?}, {each} octets each, {upstream} connections upstream"
-    );
-    assert!(took < CONNECTED_WITHIN, "it took {took:?}");
-    assert!(each < OCTETS_EACH, "{each} octets for each");
-    assert!((1..=5).contains(&upstream), "{upstream} connections upstream");
-    assert_eq!(warren.metric("warren_client_channels"), CLIENTS as f64);
-
-    let started = Instant::now();
-    runtime.block_on(async {
-        for (n, client) in clients.iter_mut().enumerate() {
-            client.send(&publish(&queue, n.to_string().as_bytes())).await;
-        }
-    });
-    eventually("all messages are in the queue", PUBLISHED_WITHIN, || {
-        rabbit.queue(&vhost, &queue).is_some_and(|q| q.ready == CLIENTS as u64)
-    });
-    let upstream = rabbit.connections(&vhost).len();
-    println!("a message of each: {:?}, {upstream} connections upstream", started.elapsed());
-    assert!(upstream <= 8, "{upstream} connections upstream, for 2047 channels each");
-
-    let started = Instant::now();
-    runtime.block_on(async {
-        // One half says good-bye, the other does not.
-        let vanishing = clients.split_off(CLIENTS / 2);
-        let mut leaving = JoinSet::new();
-        for client in clients {
-            leaving.spawn(client.close());
-        }
-        drop(vanishing);
-        leaving.join_all().await;
-    });
-    eventually("all are forgotten", Duration::from_secs(60), || {
-        warren.metric("warren_client_connections") == 0.0 && warren.metric("warren_client_channels") == 0.0
-    });
-    println!("all have left: {:?}", started.elapsed());
-    assert_eq!(warren.metric("warren_published_messages_total"), CLIENTS as f64);
-    expect_memory_back(&warren, before);
-    warren.stop();
-    rabbit.delete_vhost(&vhost);
-}
-
-/// Channels at the broker are closed when they have been idle: that takes its time.
-fn expect_memory_back(warren: &Warren, before: u64) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut left = u64::MAX;
-    while left > LEFT_BEHIND {
-        left = warren.resident().saturating_sub(before);
-        assert!(
-            Instant::now() < deadline,
-            "{left} octets more than before: {} in buffers, {} channels upstream",
-            warren.metric("warren_buffer_bytes"),
-            warren.metric("warren_upstream_channels")
-        );
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    println!("memory: {} KiB more than before", left >> 10);
+    let before = place.warren.resident();
+    place.visit(&runtime, 1);
+    place.expect_memory_back(before, LEFT_BEHIND);
+    let after = place.warren.resident();
+    place.visit(&runtime, 2);
+    place.expect_memory_back(after, LEFT_BY_THE_SECOND);
+    assert_eq!(place.warren.metric("warren_published_messages_total"), 2.0 * CLIENTS as f64);
+    place.warren.stop();
+    rabbit.delete_vhost(&place.vhost);
 }
