@@ -19,13 +19,20 @@ const SILENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Seats {
     most: usize,
     taken: AtomicUsize,
+    /// Workers with as many handshakes in progress as each may have.
+    crowded: AtomicUsize,
     silent_until: Mutex<Option<Instant>>,
 }
 
 impl Seats {
     /// So many seats, none of them taken.
     pub(crate) fn new(most: usize) -> Arc<Seats> {
-        Arc::new(Seats { most, taken: AtomicUsize::new(0), silent_until: Mutex::new(None) })
+        Arc::new(Seats {
+            most,
+            taken: AtomicUsize::new(0),
+            crowded: AtomicUsize::new(0),
+            silent_until: Mutex::new(None),
+        })
     }
 
     /// Takes one, whether there is room or not: for connections that exist already.
@@ -37,6 +44,20 @@ impl Seats {
     /// Whether another client may be accepted.
     pub(crate) fn has_room(&self) -> bool {
         self.taken.load(Relaxed) < self.most
+    }
+
+    /// A worker has become crowded, or is so no more.
+    pub(crate) fn note_crowded(&self, crowded: bool) {
+        if crowded {
+            self.crowded.fetch_add(1, Relaxed);
+        } else {
+            self.crowded.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Workers that are crowded now. While others are not, these accept.
+    pub(crate) fn crowded(&self) -> usize {
+        self.crowded.load(Relaxed)
     }
 
     /// Says in the log, now and then, why clients wait.
@@ -76,6 +97,10 @@ mod tests {
         let first = seats.take();
         let _second = seats.take();
         assert!(!seats.has_room());
+        seats.note_crowded(true);
+        assert_eq!(seats.crowded(), 1);
+        seats.note_crowded(false);
+        assert_eq!(seats.crowded(), 0);
         assert!(seats.full().starts_with("2 connections"), "{}", seats.full());
         drop(first);
         assert!(seats.has_room());

@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use warren_testkit::{Handshake, Peer, Rabbit, Warren, eventually, rabbit, unique};
 use warren_wire::content::write_content;
-use warren_wire::frame::{PROTOCOL_HEADER, next_frame};
+use warren_wire::frame::{FRAME_HEARTBEAT, PROTOCOL_HEADER, next_frame};
 use warren_wire::method::{basic, channel, connection};
 use warren_wire::{BasicProperties, Method, MethodId, Table};
 
@@ -58,6 +58,10 @@ impl Client {
     async fn expect(&mut self, channel: u16, id: MethodId) {
         loop {
             if let Some(frame) = next_frame(&self.unread, 0, 131_064).expect("frames") {
+                if frame.kind == FRAME_HEARTBEAT {
+                    self.unread.drain(..frame.end);
+                    continue;
+                }
                 let payload = frame.payload(&self.unread);
                 let (number, method) = (frame.channel, warren_wire::method::method_id(payload));
                 assert_eq!((number, method), (channel, Some(id)), "another frame than expected");

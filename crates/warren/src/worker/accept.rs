@@ -44,7 +44,10 @@ fn no_room(worker: &Rc<Worker>) -> Option<String> {
     if !worker.seats.has_room() {
         Some(worker.seats.full())
     } else if worker.is_crowded() {
-        Some("as many handshakes are in progress as may be, see warren_client_handshakes".to_owned())
+        Some(
+            "a worker has as many handshakes in progress as it may have, see warren_client_handshakes"
+                .to_owned(),
+        )
     } else {
         None
     }

@@ -189,6 +189,8 @@ struct Worker {
     links: Links,
     timer: Timer,
     seats: Arc<Seats>,
+    /// What it told the others last: see [`Worker::is_crowded`].
+    crowded: Cell<bool>,
     workers: Vec<Mailbox>,
     stopping: Cell<bool>,
     /// Notified when the worker was told to stop and its engine has no link left.
@@ -206,16 +208,22 @@ impl Worker {
             links: Links::default(),
             timer: Timer::new(),
             seats: Arc::clone(&setup.seats),
+            crowded: Cell::new(false),
             workers: setup.workers.clone(),
             stopping: Cell::new(false),
             idle: Notify::new(),
         }
     }
 
-    /// Whether so many handshakes are in progress that no client can be accepted; those that stall make room.
+    /// Whether so many handshakes are in progress here that no client can be accepted. When no other worker can either,
+    /// those that stall make room.
     fn is_crowded(self: &Rc<Self>) -> bool {
-        if !self.engine.borrow().is_crowded() {
-            return false;
+        let crowded = self.engine.borrow().is_crowded();
+        if self.crowded.replace(crowded) != crowded {
+            self.seats.note_crowded(crowded);
+        }
+        if !crowded || self.seats.crowded() < self.workers.len() {
+            return crowded;
         }
         let now = self.clock.now();
         self.engine.borrow_mut().make_room(now);
