@@ -298,6 +298,18 @@ impl Input {
         }
     }
 
+    /// Gives the block back whatever is unread: that moves to memory of its own, no larger than it is. For peers that
+    /// may keep a frame unfinished for long and are not worth a block; the next read takes one again.
+    pub fn shrink(&mut self) {
+        if self.is_empty() {
+            return self.release_if_empty();
+        }
+        if self.held() > self.len() {
+            self.block = Some(Rc::new(Block { bytes: self.bytes().to_vec(), home: None }));
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
     /// Appends octets that did not come from a read: hand-off from another worker, simulation, tests.
     pub fn extend(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {

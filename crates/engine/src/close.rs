@@ -207,6 +207,7 @@ impl Engine {
         let Some(session) = self.sessions.remove(id) else {
             return;
         };
+        self.handshakes -= usize::from(session.knocks);
         let (reason, why) = session.ending.unwrap_or((VANISHED, String::new()));
         self.metrics.client_closes[reason] += 1;
         let event = Event::SessionEnded {

@@ -62,6 +62,7 @@ impl Engine {
             backend,
             stage: Stage::Connecting,
             purpose: Purpose::Any,
+            inquires: false,
             login,
             tenant,
             session: None,
@@ -199,6 +200,7 @@ impl Engine {
             self.open_vhost(id);
         } else {
             upstream.stage = Stage::Verified;
+            self.end_inquiry(id);
             self.park(id);
             if let Some(state) = self.logins.get_mut(login) {
                 state.parked = Some(id);
@@ -236,6 +238,8 @@ impl Engine {
         upstream.stage = Stage::Ready;
         upstream.deadline = None;
         upstream.idle_since = now;
+        self.end_inquiry(id);
+        let upstream = &mut self.upstreams[id];
         let Some(tenant) = upstream.tenant else { return };
         self.metrics.upstream_connects += 1;
         let event = Event::UpstreamOpened {
@@ -277,6 +281,11 @@ impl Engine {
         }
         self.detach_upstream(id);
         self.end_upstream(id, REFUSED, &text);
+        self.inquiry_refused(id);
+        // Brokers may be slow to end the socket, and there may be many of them.
+        let deadline = self.now + self.config.limits.refusal_pause;
+        self.upstreams[id].deadline = Some(deadline);
+        self.arm_upstream(id, deadline);
         match (stage, login, tenant) {
             (Stage::Verifying, Some(login), _) => self.login_refused(login, &refusal),
             (_, _, Some(tenant)) if proving => self.tenant_refused(tenant, &refusal),
@@ -391,6 +400,7 @@ impl Engine {
     }
 
     fn remove_upstream(&mut self, id: UpstreamId) {
+        self.end_inquiry(id);
         let Some(upstream) = self.upstreams.remove(id) else {
             return;
         };

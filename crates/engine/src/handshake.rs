@@ -23,11 +23,13 @@ use crate::tenant::Refusal;
 
 impl Engine {
     fn new_session(&mut self, peer: Peer, phase: Phase) -> SessionId {
+        self.handshakes += 1;
         let deadline = self.now + self.config.limits.handshake_timeout;
         let id = self.sessions.insert(Session {
             peer,
             phase,
             opened_at: self.now,
+            knocks: true,
             deadline: Some(deadline),
             credentials: None,
             login: None,
@@ -138,6 +140,27 @@ impl Engine {
         });
         self.tell_client(id, 0, start);
         self.next_phase(id, Phase::StartOk);
+    }
+
+    /// This worker's share of the handshakes that may be in progress.
+    pub(crate) fn most_handshakes(&self) -> usize {
+        (self.config.limits.handshakes / self.options.workers).max(1)
+    }
+
+    /// Ends handshakes that stall, when there is no room for others: those whose clients have kept Warren waiting for
+    /// [`crate::config::Limits::crowded_timeout`], at once and without a word. Whoever waits for a broker stays.
+    pub(crate) fn end_stalled(&mut self) {
+        let limits = &self.config.limits;
+        let spare = limits.handshake_timeout.saturating_sub(limits.crowded_timeout);
+        let late = self.now + spare;
+        let stalls = |s: &Session| {
+            s.phase.is_handshake() && !s.phase.waits() && s.deadline.is_some_and(|at| at <= late)
+        };
+        let stalled: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, s)| stalls(s)).map(|(id, _)| id).collect();
+        for id in stalled {
+            self.abort_session(id, close::LIMIT, "its handshake stalled while others waited for room");
+        }
     }
 
     /// Another step of the handshake begins, with a deadline of its own.
@@ -288,6 +311,7 @@ impl Engine {
             return;
         };
         let verified_at = session.login.and_then(|login| self.logins.get(login)).and_then(|l| l.verified_at);
+        self.handshakes -= usize::from(session.knocks);
         self.leave_login(session.login);
         self.metrics.hand_offs += 1;
         let hand_off = Box::new(HandOff {
@@ -331,6 +355,7 @@ impl Engine {
         let user = session.credentials.take().map(|c| c.user.clone()).unwrap_or_default();
         session.tenant = Some(tenant);
         session.phase = Phase::Running;
+        self.handshakes -= usize::from(std::mem::take(&mut session.knocks));
         session.deadline = None;
         let event = Event::SessionOpened {
             session: id,

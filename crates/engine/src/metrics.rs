@@ -26,6 +26,12 @@ pub struct Metrics {
     pub buffer_octets: u64,
     /// Gauge: channels that wait for an upstream channel.
     pub waiting_channels: u64,
+    /// Gauge: client connections that are not let in yet.
+    pub client_handshakes: u64,
+    /// Gauge: credentials that are remembered, good or refused.
+    pub logins: u64,
+    /// Gauge: pools, one for each virtual host that credentials use.
+    pub tenants: u64,
     /// Octets read from clients.
     pub client_received_octets: u64,
     /// Octets written to clients.
@@ -74,6 +80,9 @@ impl Metrics {
             (&mut self.upstream_channels, o.upstream_channels),
             (&mut self.buffer_octets, o.buffer_octets),
             (&mut self.waiting_channels, o.waiting_channels),
+            (&mut self.client_handshakes, o.client_handshakes),
+            (&mut self.logins, o.logins),
+            (&mut self.tenants, o.tenants),
             (&mut self.client_received_octets, o.client_received_octets),
             (&mut self.client_sent_octets, o.client_sent_octets),
             (&mut self.upstream_received_octets, o.upstream_received_octets),

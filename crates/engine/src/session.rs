@@ -129,6 +129,8 @@ pub(crate) struct Session {
     pub(crate) peer: Peer,
     pub(crate) phase: Phase,
     pub(crate) opened_at: Time,
+    /// Its handshake counts among those in progress.
+    pub(crate) knocks: bool,
     /// When the present step of the handshake, a wait or an ending is over at the latest.
     pub(crate) deadline: Option<Time>,
     pub(crate) credentials: Option<Box<Credentials>>,

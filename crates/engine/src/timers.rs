@@ -25,6 +25,7 @@ pub(crate) enum TimerKey {
     Channel(ChannelId),
     UpChannel(UpChannelId),
     Farm(FarmId),
+    Refusal(FarmId),
     Login(LoginId),
     Tenant(TenantId),
     Watch(UpstreamId),
@@ -41,6 +42,7 @@ impl Engine {
                 TimerKey::Channel(id) => self.channel_timer(id),
                 TimerKey::UpChannel(id) => self.up_channel_timer(id),
                 TimerKey::Farm(farm) => self.farm_timer(farm),
+                TimerKey::Refusal(farm) => self.refusal_timer(farm),
                 TimerKey::Login(id) => {
                     self.check_login(id);
                     self.check_tenants_of(id);

@@ -67,6 +67,8 @@ pub(crate) struct Upstream {
     pub(crate) backend: BackendId,
     pub(crate) stage: Stage,
     pub(crate) purpose: Purpose,
+    /// It counts among its farm's inquiries.
+    pub(crate) inquires: bool,
     /// Whose credentials it carries; `None` until it is needed for somebody.
     pub(crate) login: Option<LoginId>,
     /// Whose pools it belongs to.
