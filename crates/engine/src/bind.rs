@@ -234,6 +234,11 @@ impl Engine {
             dirty: false,
             unproven: false,
             unproven_before_barrier: false,
+            risky: false,
+            risky_before_barrier: false,
+            busy: false,
+            watched: false,
+            has_published: false,
             unconfirmed: TagSet::default(),
             barrier_after: 0,
             sources: Sources::default(),
@@ -261,6 +266,8 @@ impl Engine {
         channel.current = Some(up);
         channel.switch = Switch::None;
         self.metrics.binds[if rebound { REBOUND } else { kind }][why] += 1;
+        self.send_again(id);
+        let channel = &self.channels[id];
         if !channel.held.is_empty() {
             self.replays.push_back(id);
         }
@@ -291,6 +298,7 @@ impl Engine {
     pub(crate) fn send_barrier(&mut self, up: UpChannelId) {
         let state = &mut self.up_channels[up];
         state.unproven_before_barrier |= std::mem::take(&mut state.unproven);
+        state.risky_before_barrier |= std::mem::take(&mut state.risky);
         state.barrier_after = state.unconfirmed.next() - 1;
         state.pending.push_back(Pending::Barrier);
         let (upstream, number) = (state.upstream, state.number);
@@ -412,12 +420,10 @@ impl Engine {
     }
 
     /// Both sides have finished with an upstream channel.
-    pub(crate) fn free_channel(&mut self, up: UpChannelId) {
-        let Some(state) = self.up_channels.remove(up) else {
-            return;
-        };
+    pub(crate) fn free_channel(&mut self, up: UpChannelId) -> Option<UpChannel> {
+        let state = self.up_channels.remove(up)?;
         let Some(upstream) = self.upstreams.get_mut(state.upstream) else {
-            return;
+            return Some(state);
         };
         upstream.numbers.release(state.number);
         if state.idle {
@@ -429,9 +435,11 @@ impl Engine {
         if let Some(tenant) = tenant {
             self.serve(tenant);
         }
+        Some(state)
     }
 
-    /// A channel waited too long for a binding (506, RESOURCE_ERROR, AMQP section 1.2).
+    /// A channel waited too long for a binding: 506 (RESOURCE_ERROR, AMQP section 1.2) when there is a connection but
+    /// no room on it, 320 when there is none.
     pub(crate) fn give_up_binding(&mut self, id: ChannelId, why: &str) {
         let Some(channel) = self.channels.get(id) else {
             return;
@@ -444,8 +452,12 @@ impl Engine {
             detail.push_str("; last error: ");
             detail.push_str(&last);
         }
-        let text = warren_wire::reply::text(506, &detail);
-        self.close_session(session, 506, &text, (0, 0), crate::close::LIMIT);
+        let ready = |u: &UpstreamId| self.upstreams[*u].stage == Stage::Ready;
+        let connected = tenant.is_some_and(|t| self.tenants[t].upstreams.iter().any(ready));
+        let (code, reason) =
+            if connected { (506, crate::close::LIMIT) } else { (320, crate::close::UPSTREAM) };
+        let text = warren_wire::reply::text(code, &detail);
+        self.close_session(session, code, &text, (0, 0), reason);
     }
 
     /// An own lane is ready for the channels that wait for it.

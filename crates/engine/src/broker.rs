@@ -23,6 +23,9 @@ use crate::upstream::{Incoming, Purpose, Stage};
 /// Where the delivery tag stands in the payload of ack and nack.
 const TAG_AT: usize = 4;
 
+/// Messages up to this size are passed on whole. A block for reading holds that much with its method and header.
+const WHOLE_MOST: u64 = 128 << 10;
+
 impl Engine {
     /// Walks over what a broker sent. Returns how many octets are dealt with.
     pub(crate) fn broker_frames(&mut self, id: UpstreamId, buf: &mut [u8]) -> usize {
@@ -37,6 +40,7 @@ impl Engine {
                 Ok(Some(frame)) => {
                     at = match self.broker_run(id, buf, &frame) {
                         Some(end) => end,
+                        None if self.awaits_rest(id, buf, &frame, max) => return at,
                         None => {
                             self.broker_frame(id, buf, &frame);
                             frame.end
@@ -52,6 +56,38 @@ impl Engine {
             }
         }
         buf.len()
+    }
+
+    /// Whether the rest of a message that has begun should be waited for. A client that has seen the beginning of a
+    /// message cannot go on when the connection is lost before its end, so short ones are passed on whole. Brokers
+    /// write a message in one piece; if another channel's frame comes between, nothing is waited for.
+    fn awaits_rest(&self, id: UpstreamId, buf: &[u8], method: &Frame, max: u32) -> bool {
+        let starts = matches!(
+            method_id(method.payload(buf)),
+            Some(basic::DELIVER | basic::RETURN | basic::GET_OK) if method.kind == FRAME_METHOD
+        );
+        let up = self.upstreams.get(id).and_then(|u| u.numbers.get(method.channel));
+        let state = up.filter(|_| starts).and_then(|up| self.up_channels.get(up));
+        if state.is_none_or(|s| s.incoming != Incoming::None || s.owner.is_none()) {
+            return false;
+        }
+        let mut at = method.end;
+        let mut missing = None;
+        while missing != Some(0) {
+            let Ok(next) = next_frame(buf, at, max) else { return false };
+            let Some(frame) = next else { return true };
+            missing = match (missing, frame.kind) {
+                _ if frame.channel != method.channel => return false,
+                (None, FRAME_HEADER) => ContentHeader::peek(frame.payload(buf)).map(|h| h.body_size),
+                (Some(missing), FRAME_BODY) => missing.checked_sub((frame.len() - FRAME_OVERHEAD) as u64),
+                _ => return false,
+            };
+            if missing.is_none_or(|octets| octets > WHOLE_MOST) {
+                return false;
+            }
+            at = frame.end;
+        }
+        false
     }
 
     /// The fast way. `None`: take the slower one, nothing has been changed.
@@ -211,15 +247,17 @@ impl Engine {
     /// connection.close from the broker. A lane's goes to its session as it is; a shared one's sessions are told
     /// that their broker has gone.
     fn broker_closes(&mut self, id: UpstreamId, close: &connection::Close<'_>) {
-        self.tell_upstream(id, 0, Method::ConnectionCloseOk);
         let text = String::from_utf8_lossy(close.reply_text).into_owned();
         let upstream = &self.upstreams[id];
-        if let Some(session) = upstream.session.filter(|_| upstream.purpose == Purpose::Lane) {
+        let lane_of =
+            upstream.session.filter(|_| upstream.purpose == Purpose::Lane && close.reply_code != 320);
+        if let Some(session) = lane_of {
             let at = (close.class_id, close.method_id);
             self.close_session(session, close.reply_code, &text, at, crate::close::UPSTREAM);
         }
         let why = format!("the broker closed it: {} {text}", close.reply_code);
-        self.lose_upstream(id, dial::BROKER, &why);
+        self.lose_upstream(id, dial::BROKER, &why, Some(close));
+        self.tell_upstream(id, 0, Method::ConnectionCloseOk);
         self.commands.push_back(crate::api::Command::Close(Link::Upstream(id)));
     }
 

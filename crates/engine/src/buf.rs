@@ -298,6 +298,18 @@ impl Input {
         }
     }
 
+    /// Gives the block back whatever is unread: that moves to memory of its own, no larger than it is. For peers that
+    /// may keep a frame unfinished for long and are not worth a block; the next read takes one again.
+    pub fn shrink(&mut self) {
+        if self.is_empty() {
+            return self.release_if_empty();
+        }
+        if self.held() > self.len() {
+            self.block = Some(Rc::new(Block { bytes: self.bytes().to_vec(), home: None }));
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
     /// Appends octets that did not come from a read: hand-off from another worker, simulation, tests.
     pub fn extend(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
@@ -343,6 +355,14 @@ impl Slice {
     pub fn advance(&mut self, n: usize) {
         assert!(n <= self.len(), "advanced past the end of a slice");
         self.start += n;
+    }
+
+    /// The `n` octets of the block before this slice, which were part of it before it advanced.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn before(&self, n: usize) -> &[u8] {
+        &self.block.bytes[self.start - n..self.start]
     }
 
     /// Part of this slice, by reference: a body that has to be split into smaller frames.

@@ -294,3 +294,19 @@ fn live(input: &Input, slices: &[(Slice, Vec<u8>)]) -> usize {
     blocks.dedup();
     blocks.iter().map(|(_, size)| size).sum()
 }
+
+#[test]
+fn a_shrunk_input_holds_what_is_unread_and_goes_on() {
+    let pool = Pool::new();
+    let mut input = Input::new(&pool);
+    input.extend(b"xxhalf a ");
+    input.consume(2);
+    input.shrink();
+    assert_eq!((input.bytes(), input.held(), pool.in_use()), (&b"half a "[..], 7, 0));
+    input.shrink();
+    input.extend(b"frame");
+    assert_eq!((input.bytes(), pool.in_use()), (&b"half a frame"[..], BLOCK_SIZE));
+    input.consume(12);
+    input.shrink();
+    assert_eq!((input.len(), input.held(), pool.in_use()), (0, 0, 0));
+}

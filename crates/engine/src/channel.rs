@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::ids::{SessionId, UpChannelId};
 use crate::outbox::Outbox;
+use crate::ranges::Ranges;
 use crate::segments::Segments;
 use crate::time::Time;
-use crate::upstream::Purpose;
+use crate::upstream::{Pending, Purpose};
 
 /// Whether a channel is there for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,12 @@ pub(crate) struct Consumer {
     pub(crate) reply_to: bool,
     /// It must stay where it is: exclusive, direct reply-to, or on a stream.
     pub(crate) fixed: bool,
+    /// It reads a stream from an offset.
+    pub(crate) stream: bool,
+    /// Warren began it again: a refusal is not the answer to a request of its client.
+    pub(crate) replayed: bool,
+    /// Until then an exclusive one that is refused is begun again: the broker may not have noticed that it was lost.
+    pub(crate) patience: Time,
 }
 
 /// Where a consumer is on its way between two bindings.
@@ -162,6 +169,11 @@ pub(crate) struct Channel {
     pub(crate) silent: VecDeque<UpChannelId>,
     /// Frames of Warren's own that wait for the speaking one.
     pub(crate) afterwards: Vec<u8>,
+    /// What a lost binding still owed, in order: sent again on the next one.
+    pub(crate) again: VecDeque<Pending>,
+    /// Deliveries that a lost binding had made and that were not settled, under the client's numbers: they come again,
+    /// and what the client says of these is of no more interest.
+    pub(crate) lost: Ranges,
     /// An open transaction.
     pub(crate) tx: Option<Box<Transaction>>,
     /// An error that waits for the content that is under way towards the client.
@@ -203,6 +215,8 @@ impl Channel {
             speaking: None,
             silent: VecDeque::new(),
             afterwards: Vec::new(),
+            again: VecDeque::new(),
+            lost: Ranges::default(),
             tx: None,
             fault: None,
         }

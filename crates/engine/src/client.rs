@@ -379,7 +379,9 @@ impl Engine {
             return;
         }
         let detail = match error {
-            FrameError::TooLarge { kind, size, max } => {
+            FrameError::TooLarge { kind, size, .. } => {
+                // What was negotiated, without the slack that was given.
+                let max = self.sessions.get(id).map_or(0, |s| s.max_payload);
                 format!("type {kind}, all octets = <<>>: {{frame_too_large,{size},{max}}}")
             }
             FrameError::Type(kind) => format!("type {kind} is not a frame type"),

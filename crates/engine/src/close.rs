@@ -1,6 +1,5 @@
 //! How sessions end, whoever begins it.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use warren_wire::method::{Method, connection};
@@ -11,9 +10,9 @@ use crate::channel::Standing;
 use crate::dial;
 use crate::engine::Engine;
 use crate::event::Event;
-use crate::ids::{ChannelId, SessionId, UpChannelId, UpstreamId};
+use crate::ids::{SessionId, UpChannelId};
 use crate::session::Phase;
-use crate::upstream::{Purpose, Stage, UpChannel};
+use crate::upstream::UpChannel;
 
 /// Reasons, as in [`crate::metrics::CLIENT_CLOSE_REASONS`].
 pub(crate) const CLIENT: usize = 0;
@@ -208,6 +207,7 @@ impl Engine {
         let Some(session) = self.sessions.remove(id) else {
             return;
         };
+        self.handshakes -= usize::from(session.knocks);
         let (reason, why) = session.ending.unwrap_or((VANISHED, String::new()));
         self.metrics.client_closes[reason] += 1;
         let event = Event::SessionEnded {
@@ -233,56 +233,6 @@ impl Engine {
         let channels = self.sessions.get(id).map(|s| s.channels.ids()).unwrap_or_default();
         for channel in channels {
             self.abandon_channel(channel);
-        }
-    }
-
-    /// A ready connection is lost, with everything that was on it. Its clients are told at once.
-    pub(crate) fn lose_upstream(&mut self, id: UpstreamId, reason: usize, text: &str) {
-        let Some(upstream) = self.upstreams.get_mut(id) else {
-            return;
-        };
-        upstream.ending.get_or_insert((reason, text.to_owned()));
-        upstream.stage = Stage::Ended;
-        let name = self.config.backends[upstream.backend].name.clone();
-        let lane_of = upstream.session.filter(|_| upstream.purpose == Purpose::Lane);
-        let ups = upstream.numbers.all();
-        let stalled: Vec<SessionId> = upstream.stalled.drain(..).collect();
-        let mut sessions: BTreeSet<SessionId> = lane_of.into_iter().collect();
-        let mut owners: Vec<(ChannelId, UpChannelId)> = Vec::new();
-        for up in ups {
-            let owner = self.up_channels.remove(up).and_then(|u| u.owner);
-            if let Some(channel) = owner.and_then(|c| self.channels.get(c)) {
-                sessions.insert(channel.session);
-                owners.extend(owner.map(|o| (o, up)));
-            }
-        }
-        self.detach_upstream(id);
-
-        for (channel, up) in &owners {
-            // First all of it, so that nobody meets a binding that is gone.
-            if let Some(channel) = self.channels.get_mut(*channel) {
-                channel.older.retain(|o| o != up);
-                channel.current = channel.current.filter(|c| c != up);
-                channel.speaking = channel.speaking.filter(|s| s != up);
-                channel.silent.retain(|s| s != up);
-                channel.consumers.retain(|c| c.up != *up);
-            }
-        }
-        let text = reply::text(320, &format!("the connection to broker {name} was lost: {text}"));
-        for session in sessions {
-            let leaving = self.sessions.get(session).is_some_and(|s| s.phase == Phase::Leaving);
-            if lane_of.is_some() && leaving {
-                // It was being closed: the broker has deleted what was exclusive to it either way.
-                for (channel, up) in &owners {
-                    self.binding_closed(Some(*channel), *up);
-                }
-                self.check_leaving(session);
-            } else {
-                self.close_session(session, 320, &text, (0, 0), UPSTREAM);
-            }
-        }
-        for session in stalled {
-            self.unstall(session, id);
         }
     }
 }

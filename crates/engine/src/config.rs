@@ -38,6 +38,7 @@ impl Config {
                 farm: 0,
                 upstream_vhost: None,
                 close: CloseMode::Confirmed,
+                on_loss: OnLoss::Nack,
             }],
             farms: vec![Farm { name: "default".into(), backends: vec![0] }],
             backends: vec![Backend { name: format!("{host}:{port}"), host: host.into(), port }],
@@ -86,6 +87,17 @@ pub struct Route {
     pub upstream_vhost: Option<String>,
     /// When a channel's close is answered.
     pub close: CloseMode,
+    /// What clients are told of publishes that were under way when a broker was lost.
+    pub on_loss: OnLoss,
+}
+
+/// What becomes of publishes in confirm mode whose fate is not known because their upstream connection was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLoss {
+    /// They are answered with basic.nack, and their client goes on.
+    Nack,
+    /// Their client's connection is closed (320), for clients that overlook basic.nack.
+    Close,
 }
 
 /// When `channel.close` of a publishing channel is answered.
@@ -156,6 +168,18 @@ pub struct Backend {
 pub struct Limits {
     /// Each step of a handshake, both sides. RabbitMQ's own is 10 s.
     pub handshake_timeout: Duration,
+    /// Handshakes that clients may have in progress. When all are in use, no client is accepted, and those that stall
+    /// make room. Ten thousand clients may come at once; at about 2 KiB each, the default is worth 32 MiB.
+    pub handshakes: usize,
+    /// How long a step of a handshake may take while all handshakes are in use. Honest clients need one trip to
+    /// answer, but where so many come at once, Warren itself may take a second to read it.
+    pub crowded_timeout: Duration,
+    /// Connections to a farm that may be asking at one time whether credentials or a virtual host are good. Others
+    /// wait, so that a crowd of strangers does not take a broker's time from those who work.
+    pub inquiries: usize,
+    /// How long a refused one of these counts on. With their number it bounds the refusals that a broker has to give:
+    /// some 300 per second.
+    pub refusal_pause: Duration,
     /// One attempt to connect to a backend.
     pub connect_timeout: Duration,
     /// How long a session waits for an upstream connection or channel before 506. Clients' own time-outs are
@@ -182,7 +206,8 @@ pub struct Limits {
     pub idle_channels: usize,
     /// Sessions waiting for one pool.
     pub pool_waiters: usize,
-    /// Octets of frames that a client may send before it is authenticated.
+    /// The largest frame that a client may send before it is let in. Tokens take a few KiB; RabbitMQ itself takes 4096
+    /// octets, and 8192 from 4.1 on.
     pub unauthenticated_octets: usize,
     /// The largest message that is accepted.
     pub message_size: u64,
@@ -194,6 +219,10 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             handshake_timeout: Duration::from_secs(10),
+            handshakes: 16_384,
+            crowded_timeout: Duration::from_secs(2),
+            inquiries: 64,
+            refusal_pause: Duration::from_millis(100),
             connect_timeout: Duration::from_secs(2),
             wait_limit: Duration::from_secs(30),
             auth_ttl: Duration::from_secs(60),
@@ -206,7 +235,7 @@ impl Default for Limits {
             pool_connections: 64,
             idle_channels: 256,
             pool_waiters: 16_384,
-            unauthenticated_octets: 64 << 10,
+            unauthenticated_octets: 16 << 10,
             message_size: 512 << 20,
             allow_remote_guest: false,
         }

@@ -65,7 +65,8 @@ impl Engine {
         }
         let prefetch = self.channels[id].prefetch;
         self.apply_prefetch(id, up, prefetch);
-        let fixed = reply_to || consume.exclusive || consume.arguments.get(b"x-stream-offset").is_some();
+        let stream = consume.arguments.get(b"x-stream-offset").is_some();
+        let fixed = reply_to || consume.exclusive || stream;
         let channel = &mut self.channels[id];
         channel.pinned |= reply_to;
         channel.last_source += 1;
@@ -84,6 +85,9 @@ impl Engine {
             settling_until: self.now,
             reply_to,
             fixed,
+            stream,
+            replayed: false,
+            patience: self.now,
         });
         let state = &mut self.up_channels[up];
         state.dirty = true;
@@ -155,7 +159,11 @@ impl Engine {
     pub(crate) fn ack_run(&mut self, id: ChannelId, buf: &mut [u8], frame: &Frame) -> Option<usize> {
         let channel = &self.channels[id];
         let up = channel.current?;
-        if !channel.deliveries.only(up) || channel.tx.is_some() || frame.payload(buf).len() != TAG_AT + 9 {
+        if !channel.deliveries.only(up)
+            || !channel.lost.is_empty()
+            || channel.tx.is_some()
+            || frame.payload(buf).len() != TAG_AT + 9
+        {
             return None;
         }
         let at = frame.start + HEADER_LEN + TAG_AT;
@@ -198,13 +206,15 @@ impl Engine {
             let known = channel.deliveries.find(tag).filter(|_| tag > 0);
             let known =
                 known.map(|s| (s.up, s.up_number(tag))).filter(|(up, t)| self.is_outstanding(id, *up, *t));
-            let unknown = || Fault::channel(406, format!("unknown delivery tag {tag}"), at);
-            let one = known.ok_or_else(unknown)?;
-            if multiple { self.outstanding_through(id, tag) } else { vec![one] }
+            if known.is_none() && !channel.lost.contains(tag) {
+                return Err(Fault::channel(406, format!("unknown delivery tag {tag}"), at));
+            }
+            if multiple { self.outstanding_through(id, tag) } else { known.into_iter().collect() }
         };
         if self.prove_before_ack(id, &through) {
             return Ok(Flow::Hold);
         }
+        self.channels[id].lost.settle(tag, multiple);
         for (up, up_tag) in through {
             let mut copy = frame.to_vec();
             put_u64(&mut copy, HEADER_LEN + TAG_AT, up_tag);
@@ -368,6 +378,7 @@ impl Engine {
                 if answer {
                     self.answer(id, Method::BasicRecoverOk);
                 }
+                self.channels[id].lost.clear();
                 self.requeue_older(id);
             }
         }

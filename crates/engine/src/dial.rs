@@ -62,6 +62,7 @@ impl Engine {
             backend,
             stage: Stage::Connecting,
             purpose: Purpose::Any,
+            inquires: false,
             login,
             tenant,
             session: None,
@@ -73,6 +74,7 @@ impl Engine {
             outbox: Outbox::new(&self.pool),
             flushing: false,
             stalled: std::collections::VecDeque::new(),
+            watched: Vec::new(),
             blocked: None,
             held_back: false,
             deadline: Some(deadline),
@@ -198,6 +200,7 @@ impl Engine {
             self.open_vhost(id);
         } else {
             upstream.stage = Stage::Verified;
+            self.end_inquiry(id);
             self.park(id);
             if let Some(state) = self.logins.get_mut(login) {
                 state.parked = Some(id);
@@ -235,6 +238,8 @@ impl Engine {
         upstream.stage = Stage::Ready;
         upstream.deadline = None;
         upstream.idle_since = now;
+        self.end_inquiry(id);
+        let upstream = &mut self.upstreams[id];
         let Some(tenant) = upstream.tenant else { return };
         self.metrics.upstream_connects += 1;
         let event = Event::UpstreamOpened {
@@ -276,6 +281,11 @@ impl Engine {
         }
         self.detach_upstream(id);
         self.end_upstream(id, REFUSED, &text);
+        self.inquiry_refused(id);
+        // Brokers may be slow to end the socket, and there may be many of them.
+        let deadline = self.now + self.config.limits.refusal_pause;
+        self.upstreams[id].deadline = Some(deadline);
+        self.arm_upstream(id, deadline);
         match (stage, login, tenant) {
             (Stage::Verifying, Some(login), _) => self.login_refused(login, &refusal),
             (_, _, Some(tenant)) if proving => self.tenant_refused(tenant, &refusal),
@@ -363,8 +373,7 @@ impl Engine {
         let stage = upstream.stage;
         match stage {
             Stage::Ended => {}
-            Stage::Closing => self.lose_upstream(id, LOST, &text),
-            Stage::Ready => self.lose_upstream(id, LOST, &text),
+            Stage::Closing | Stage::Ready => self.lose_upstream(id, LOST, &text, None),
             _ => {
                 let text = if stage == Stage::Verifying {
                     format!("{text} while it checked the credentials")
@@ -391,6 +400,7 @@ impl Engine {
     }
 
     fn remove_upstream(&mut self, id: UpstreamId) {
+        self.end_inquiry(id);
         let Some(upstream) = self.upstreams.remove(id) else {
             return;
         };
@@ -435,7 +445,7 @@ impl Engine {
         }
         upstream.ending.get_or_insert((reason, text.to_owned()));
         if matches!(stage, Stage::Ready | Stage::Closing) {
-            self.lose_upstream(id, reason, text);
+            self.lose_upstream(id, reason, text, None);
         } else {
             self.attempt_failed(id, text);
             self.detach_upstream(id);

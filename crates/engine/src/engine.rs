@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use slotmap::SlotMap;
+use crate::slots::Slots;
 
 use crate::api::{Command, Gone, Link, Peer};
 use crate::buf::{Input, Pool};
@@ -21,6 +22,9 @@ use crate::time::Time;
 use crate::timers::TimerKey;
 use crate::upstream::{Stage, UpChannel, Upstream};
 use crate::wheel::Wheel;
+
+/// How often it is worth while to look for handshakes that stall.
+pub const MAKE_ROOM_EVERY: Duration = Duration::from_millis(100);
 
 /// Which worker this engine is.
 #[derive(Clone, Copy, Debug)]
@@ -70,13 +74,17 @@ pub struct Engine {
     pub(crate) now: Time,
     pub(crate) pool: Pool,
     pub(crate) random: Random,
-    pub(crate) sessions: SlotMap<SessionId, Session>,
-    pub(crate) channels: SlotMap<ChannelId, Channel>,
-    pub(crate) upstreams: SlotMap<UpstreamId, Upstream>,
-    pub(crate) up_channels: SlotMap<UpChannelId, UpChannel>,
-    pub(crate) logins: SlotMap<LoginId, Login>,
+    pub(crate) sessions: Slots<SessionId, Session>,
+    pub(crate) channels: Slots<ChannelId, Channel>,
+    pub(crate) upstreams: Slots<UpstreamId, Upstream>,
+    pub(crate) up_channels: Slots<UpChannelId, UpChannel>,
+    pub(crate) logins: Slots<LoginId, Login>,
     pub(crate) login_names: BTreeMap<(FarmId, String), Vec<LoginId>>,
-    pub(crate) tenants: SlotMap<TenantId, Tenant>,
+    pub(crate) tenants: Slots<TenantId, Tenant>,
+    /// Sessions that knock: their handshake is in progress.
+    pub(crate) handshakes: usize,
+    /// When stalled handshakes were looked for.
+    pub(crate) made_room_at: Time,
     pub(crate) farms: Vec<FarmState>,
     pub(crate) wheel: Wheel<TimerKey>,
     pub(crate) commands: VecDeque<Command>,
@@ -87,6 +95,8 @@ pub struct Engine {
     /// Channels whose held frames can go on.
     pub(crate) replays: VecDeque<ChannelId>,
     pub(crate) expired: Vec<TimerKey>,
+    /// Farms that may be asked something more.
+    pub(crate) freed: Vec<FarmId>,
     pub(crate) metrics: Metrics,
     /// Set once by `shutdown`, with the text that clients are told.
     pub(crate) stopping: Option<String>,
@@ -108,18 +118,21 @@ impl Engine {
             now,
             pool,
             farms,
-            sessions: SlotMap::with_key(),
-            channels: SlotMap::with_key(),
-            upstreams: SlotMap::with_key(),
-            up_channels: SlotMap::with_key(),
-            logins: SlotMap::with_key(),
+            sessions: Slots::new(),
+            channels: Slots::new(),
+            upstreams: Slots::new(),
+            up_channels: Slots::new(),
+            logins: Slots::new(),
             login_names: BTreeMap::new(),
-            tenants: SlotMap::with_key(),
+            tenants: Slots::new(),
+            handshakes: 0,
+            made_room_at: now,
             commands: VecDeque::new(),
             pieces: Vec::new(),
             slow: Vec::new(),
             replays: VecDeque::new(),
             expired: Vec::new(),
+            freed: Vec::new(),
             metrics: Metrics::default(),
             stopping: None,
         }
@@ -128,6 +141,22 @@ impl Engine {
     /// The buffers of this worker: give it to [`Input::new`].
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Whether so many handshakes are in progress that no client should be accepted.
+    pub fn is_crowded(&self) -> bool {
+        self.handshakes >= self.most_handshakes()
+    }
+
+    /// Lets handshakes go that stall, when [`Engine::is_crowded`]. Costs a look at every session, so it is not done more
+    /// often than [`MAKE_ROOM_EVERY`].
+    pub fn make_room(&mut self, now: Time) {
+        self.now = now;
+        if self.is_crowded() && self.now.since(self.made_room_at) >= MAKE_ROOM_EVERY {
+            self.made_room_at = self.now;
+            self.end_stalled();
+            self.settle_step();
+        }
     }
 
     /// A client was accepted. `None`: refused, close the socket without a word.
@@ -180,6 +209,11 @@ impl Engine {
             Link::Session(id) => self.sessions.get(id).is_none_or(Session::may_read),
             Link::Upstream(id) => self.upstreams.get(id).is_none_or(|u| !u.held_back),
         }
+    }
+
+    /// Whether this is a client that is not let in yet: it may cost little.
+    pub fn knocks(&self, link: Link) -> bool {
+        matches!(link, Link::Session(id) if self.sessions.get(id).is_some_and(|s| s.knocks))
     }
 
     /// What waits to be written to a link. The caller writes and advances it, then calls [`Engine::wrote`].
@@ -259,6 +293,9 @@ impl Engine {
         metrics.client_connections = self.sessions.len() as u64;
         metrics.upstream_connections =
             self.upstreams.values().filter(|u| u.stage != Stage::Connecting).count() as u64;
+        metrics.client_handshakes = self.handshakes as u64;
+        metrics.logins = self.logins.len() as u64;
+        metrics.tenants = self.tenants.len() as u64;
         metrics.client_channels = self.channels.len() as u64;
         metrics.upstream_channels = self.up_channels.len() as u64;
         metrics.buffer_octets = self.pool.in_use() as u64;
@@ -273,6 +310,8 @@ impl Engine {
                 self.replay(channel);
             } else if let Some(session) = self.slow.pop() {
                 self.slow_reader(session);
+            } else if let Some(farm) = self.freed.pop() {
+                self.inquire_next(farm);
             } else {
                 return;
             }

@@ -11,6 +11,7 @@ use warren_wire::table::{Table, Value};
 
 use crate::api::{Command, Link, Peer};
 use crate::close;
+use crate::config::{CloseMode, OnLoss};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::ids::{ChannelId, SessionId};
@@ -22,11 +23,13 @@ use crate::tenant::Refusal;
 
 impl Engine {
     fn new_session(&mut self, peer: Peer, phase: Phase) -> SessionId {
+        self.handshakes += 1;
         let deadline = self.now + self.config.limits.handshake_timeout;
         let id = self.sessions.insert(Session {
             peer,
             phase,
             opened_at: self.now,
+            knocks: true,
             deadline: Some(deadline),
             credentials: None,
             login: None,
@@ -50,7 +53,9 @@ impl Engine {
             last_sent: self.now,
             recent: (0, ChannelId::default()),
             armed: None,
-            close: crate::config::CloseMode::Confirmed,
+            close: CloseMode::Confirmed,
+            on_loss: OnLoss::Nack,
+            suspect: false,
             ending: None,
         });
         self.arm_session(id, deadline);
@@ -79,8 +84,8 @@ impl Engine {
             self.refuse_route(id, &hand_off.vhost);
             return id;
         };
-        let (farm, vhost, close) = (route.farm, upstream_vhost(route, &hand_off.vhost), route.close);
-        self.sessions[id].close = close;
+        let (farm, vhost) = (route.farm, upstream_vhost(route, &hand_off.vhost));
+        (self.sessions[id].close, self.sessions[id].on_loss) = (route.close, route.on_loss);
         let login = self.find_login(farm, &hand_off.credentials);
         let known = &mut self.logins[login];
         let newer = known.refused.as_ref().is_none_or(|r| Some(r.at) < hand_off.verified_at);
@@ -135,6 +140,27 @@ impl Engine {
         });
         self.tell_client(id, 0, start);
         self.next_phase(id, Phase::StartOk);
+    }
+
+    /// This worker's share of the handshakes that may be in progress.
+    pub(crate) fn most_handshakes(&self) -> usize {
+        (self.config.limits.handshakes / self.options.workers).max(1)
+    }
+
+    /// Ends handshakes that stall, when there is no room for others: those whose clients have kept Warren waiting for
+    /// [`crate::config::Limits::crowded_timeout`], at once and without a word. Whoever waits for a broker stays.
+    pub(crate) fn end_stalled(&mut self) {
+        let limits = &self.config.limits;
+        let spare = limits.handshake_timeout.saturating_sub(limits.crowded_timeout);
+        let late = self.now + spare;
+        let stalls = |s: &Session| {
+            s.phase.is_handshake() && !s.phase.waits() && s.deadline.is_some_and(|at| at <= late)
+        };
+        let stalled: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, s)| stalls(s)).map(|(id, _)| id).collect();
+        for id in stalled {
+            self.abort_session(id, close::LIMIT, "its handshake stalled while others waited for room");
+        }
     }
 
     /// Another step of the handshake begins, with a deadline of its own.
@@ -256,8 +282,8 @@ impl Engine {
             self.refuse_route(id, &vhost);
             return;
         };
-        let (farm, name, close) = (route.farm, upstream_vhost(route, &vhost), route.close);
-        self.sessions[id].close = close;
+        let (farm, name) = (route.farm, upstream_vhost(route, &vhost));
+        (self.sessions[id].close, self.sessions[id].on_loss) = (route.close, route.on_loss);
         let owner = self.owner(farm, &name, &credentials);
         if owner != self.options.worker {
             self.hand_off(id, owner, *credentials);
@@ -285,6 +311,7 @@ impl Engine {
             return;
         };
         let verified_at = session.login.and_then(|login| self.logins.get(login)).and_then(|l| l.verified_at);
+        self.handshakes -= usize::from(session.knocks);
         self.leave_login(session.login);
         self.metrics.hand_offs += 1;
         let hand_off = Box::new(HandOff {
@@ -328,6 +355,7 @@ impl Engine {
         let user = session.credentials.take().map(|c| c.user.clone()).unwrap_or_default();
         session.tenant = Some(tenant);
         session.phase = Phase::Running;
+        self.handshakes -= usize::from(std::mem::take(&mut session.knocks));
         session.deadline = None;
         let event = Event::SessionOpened {
             session: id,
@@ -402,6 +430,7 @@ fn capabilities(properties: Table<'_>) -> Capabilities {
         consumer_cancel_notify: has(b"consumer_cancel_notify"),
         connection_blocked: has(b"connection.blocked"),
         authentication_failure_close: has(b"authentication_failure_close"),
+        basic_nack: has(b"basic.nack"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What must always hold, checked by the tests and by the simulation after every step.
 
-use crate::channel::{Content, Standing, Switch};
+use crate::channel::{ConsumerState, Content, Standing, Switch};
 use crate::engine::Engine;
 use crate::session::Phase;
 use crate::upstream::{Incoming, Pending, Purpose, Stage};
@@ -21,7 +21,10 @@ impl Engine {
     }
 
     fn check_sessions(&self) {
-        for (id, session) in &self.sessions {
+        let knocking = self.sessions.values().filter(|s| s.knocks).count();
+        assert_eq!(self.handshakes, knocking, "handshakes that nobody makes");
+        assert!(self.sessions.values().all(|s| s.knocks == s.tenant.is_none()), "who has a tenant is in");
+        for (id, session) in self.sessions.iter() {
             for channel in session.channels.ids() {
                 assert_eq!(self.channels[channel].session, id, "a channel of another session");
             }
@@ -40,7 +43,7 @@ impl Engine {
     }
 
     fn check_channels(&self) {
-        for (id, channel) in &self.channels {
+        for (id, channel) in self.channels.iter() {
             assert!(self.sessions.contains_key(channel.session), "a channel without session");
             for up in channel.bindings() {
                 assert_eq!(self.up_channels[up].owner, Some(id), "a binding that belongs to another channel");
@@ -61,7 +64,9 @@ impl Engine {
                 }
             }
             for consumer in &channel.consumers {
-                assert!(self.up_channels.contains_key(consumer.up), "a consumer on a binding that is gone");
+                let waits = consumer.state == ConsumerState::Settling || !channel.again.is_empty();
+                let there = self.up_channels.contains_key(consumer.up);
+                assert!(there || waits, "a consumer on a binding that is gone");
             }
             if let Some(up) = channel.speaking {
                 assert_eq!(
@@ -83,7 +88,7 @@ impl Engine {
     }
 
     fn check_up_channels(&self) {
-        for (id, state) in &self.up_channels {
+        for (id, state) in self.up_channels.iter() {
             let upstream = &self.upstreams[state.upstream];
             assert_eq!(upstream.numbers.get(state.number), Some(id), "a channel without its number");
             let idle = upstream.idle_plain.contains(&id) || upstream.idle_confirm.contains(&id);
@@ -100,7 +105,7 @@ impl Engine {
     }
 
     fn check_upstreams(&self) {
-        for (id, upstream) in &self.upstreams {
+        for (id, upstream) in self.upstreams.iter() {
             if upstream.stage == Stage::Ended {
                 assert!(
                     !self.up_channels.values().any(|u| u.upstream == id),
@@ -120,6 +125,13 @@ impl Engine {
     }
 
     fn check_tenants(&self) {
+        assert!(self.freed.is_empty(), "a farm may be asked more and nobody does");
+        for (farm, state) in self.farms.iter().enumerate() {
+            let inquiring = self.upstreams.values().filter(|u| u.inquires && u.farm == farm).count();
+            assert_eq!(state.inquiring, inquiring + state.refusals, "inquiries that nobody makes");
+            let waits = !(state.inquiries.is_empty() && state.inquiries_known.is_empty());
+            assert!(!waits || state.inquiring > 0, "inquiries that wait for nothing");
+        }
         for tenant in self.tenants.values() {
             assert!(self.logins.contains_key(tenant.login), "a tenant without login");
             for up in &tenant.upstreams {

@@ -2,7 +2,7 @@
 //! commands come out, through reused lists; no runtime, no sockets, no clock, no randomness but a seed.
 //!
 //! The modules in the order in which data flows: [`engine`] (the interface), `client` (frames from clients),
-//! `handshake`, `logins`, `requests`, `publish`, `consume`; `bind`, `switch` and `release` (a channel and its
+//! `handshake`, `logins`, `inquiries`, `requests`, `publish`, `consume`; `bind`, `switch` and `release` (a channel and its
 //! bindings); `dial` (connections to brokers), `broker` and `replies` (frames from brokers); `flow` (outboxes),
 //! `close`, `timers`. The records: `session`, `channel`, `upstream`, `tenant`.
 
@@ -22,6 +22,7 @@ mod fault;
 mod flow;
 mod handshake;
 pub mod ids;
+mod inquiries;
 mod invariants;
 mod logins;
 pub mod metrics;
@@ -29,11 +30,14 @@ mod numbers;
 pub mod outbox;
 mod publish;
 mod random;
+mod ranges;
 mod release;
 mod replies;
 mod requests;
+mod resume;
 mod segments;
 pub mod session;
+mod slots;
 mod sources;
 mod switch;
 mod tables;

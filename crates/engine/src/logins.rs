@@ -4,7 +4,7 @@ use crate::config::FarmId;
 use crate::engine::Engine;
 use crate::ids::{LoginId, TenantId};
 use crate::session::{Credentials, Phase};
-use crate::tenant::{Login, Names, Refusal, Tenant};
+use crate::tenant::{Inquiry, Login, Names, Refusal, Tenant};
 use crate::timers::TimerKey;
 
 impl Engine {
@@ -25,6 +25,7 @@ impl Engine {
             losses: 0,
             refused: None,
             verifying: None,
+            queued: false,
             parked: None,
             waiters: Vec::new(),
             tenants: std::collections::BTreeMap::new(),
@@ -55,10 +56,11 @@ impl Engine {
         let up = match self.farms[farm].greeted.pop() {
             Some(up) => {
                 self.upstreams[up].login = Some(id);
+                self.begin_inquiry(up);
                 self.send_start_ok(up);
                 Some(up)
             }
-            None => self.dial(farm, Some(id), None),
+            None => self.inquire(farm, Inquiry::Login(id)),
         };
         self.logins[id].verifying = up;
     }
@@ -156,6 +158,9 @@ impl Engine {
         if busy {
             return;
         }
+        if self.stopping.is_none() && self.fresh_refusal(login.refused.as_ref()).is_some() {
+            return; // it stands for the next attempt; the timer that it was given will come
+        }
         if let Some(at) = login.verified_at
             && self.stopping.is_none()
             && self.now.since(at) < self.config.limits.auth_ttl
@@ -186,6 +191,7 @@ impl Engine {
             proven_at: None,
             refused: None,
             proving: None,
+            queued: false,
             entering: Vec::new(),
             upstreams: Vec::new(),
             waiting: std::collections::VecDeque::new(),
@@ -207,10 +213,11 @@ impl Engine {
                 Some(up) => {
                     self.upstreams[up].tenant = Some(id);
                     self.tenants[id].upstreams.push(up);
+                    self.begin_inquiry(up);
                     self.open_vhost(up);
                     Some(up)
                 }
-                None => self.dial(farm, Some(login), Some(id)),
+                None => self.inquire(farm, Inquiry::Tenant(id)),
             };
             self.tenants[id].proving = up;
         }

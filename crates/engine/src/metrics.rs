@@ -8,8 +8,8 @@ pub const UPSTREAM_CLOSE_REASONS: [&str; 6] = ["idle", "broker", "lost", "refuse
 /// How a channel got its upstream channel. The labels of `warren_binds_total`.
 pub const BIND_KINDS: [&str; 3] = ["reused", "opened", "rebound"];
 /// Why a channel was bound. The labels of `warren_binds_total`.
-pub const BIND_WHYS: [&str; 6] =
-    ["first_use", "first_publish", "consume", "own_lane", "slow_reader", "transaction"];
+pub const BIND_WHYS: [&str; 7] =
+    ["first_use", "first_publish", "consume", "own_lane", "slow_reader", "transaction", "resume"];
 
 /// Counters and gauges of one worker.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,12 @@ pub struct Metrics {
     pub buffer_octets: u64,
     /// Gauge: channels that wait for an upstream channel.
     pub waiting_channels: u64,
+    /// Gauge: client connections that are not let in yet.
+    pub client_handshakes: u64,
+    /// Gauge: credentials that are remembered, good or refused.
+    pub logins: u64,
+    /// Gauge: pools, one for each virtual host that credentials use.
+    pub tenants: u64,
     /// Octets read from clients.
     pub client_received_octets: u64,
     /// Octets written to clients.
@@ -58,6 +64,10 @@ pub struct Metrics {
     pub barriers: u64,
     /// Sessions handed to another worker.
     pub hand_offs: u64,
+    /// Bindings lost with their connection, whose channels went on.
+    pub resumes: u64,
+    /// Publishes answered with basic.nack because their connection was lost.
+    pub lost_publishes: u64,
 }
 
 impl Metrics {
@@ -70,6 +80,9 @@ impl Metrics {
             (&mut self.upstream_channels, o.upstream_channels),
             (&mut self.buffer_octets, o.buffer_octets),
             (&mut self.waiting_channels, o.waiting_channels),
+            (&mut self.client_handshakes, o.client_handshakes),
+            (&mut self.logins, o.logins),
+            (&mut self.tenants, o.tenants),
             (&mut self.client_received_octets, o.client_received_octets),
             (&mut self.client_sent_octets, o.client_sent_octets),
             (&mut self.upstream_received_octets, o.upstream_received_octets),
@@ -83,6 +96,8 @@ impl Metrics {
             (&mut self.channel_errors, o.channel_errors),
             (&mut self.barriers, o.barriers),
             (&mut self.hand_offs, o.hand_offs),
+            (&mut self.resumes, o.resumes),
+            (&mut self.lost_publishes, o.lost_publishes),
         ] {
             *mine += theirs;
         }

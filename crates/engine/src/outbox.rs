@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::IoSlice;
 
+use warren_wire::frame::next_frame;
+
 use crate::buf::{BLOCK_SIZE, Pool, Slice};
 
 /// Free capacity that an encoder finds in [`Outbox::write_with`]: almost every method frame fits.
@@ -36,6 +38,8 @@ enum Segment {
     Ref {
         slice: Slice,
         counted: bool,
+        /// Octets that were written and lie before the slice, in the same block.
+        written: usize,
     },
 }
 
@@ -105,7 +109,7 @@ impl Outbox {
         if counted {
             self.pinned += slice.pinned();
         }
-        self.segments.push_back(Segment::Ref { slice, counted });
+        self.segments.push_back(Segment::Ref { slice, counted, written: 0 });
     }
 
     /// Lets `write` append to the end: for encoders of methods. What the vector holds already must stay as it
@@ -195,7 +199,10 @@ impl Outbox {
             if left < size {
                 match front {
                     Segment::Owned { read, .. } => *read += left,
-                    Segment::Ref { slice, .. } => slice.advance(left),
+                    Segment::Ref { slice, written, .. } => {
+                        slice.advance(left);
+                        *written += left;
+                    }
                 }
                 return;
             }
@@ -222,7 +229,7 @@ impl Outbox {
     /// that was first is always a counted one: it inherits the count here.
     fn unpin(&mut self, done: &Slice) {
         for segment in self.segments.iter_mut().take(NEIGHBOURS) {
-            if let Segment::Ref { slice, counted } = segment {
+            if let Segment::Ref { slice, counted, .. } = segment {
                 if !*counted && slice.same_block(done) {
                     *counted = true;
                     return;
@@ -245,6 +252,29 @@ impl Outbox {
             all.extend_from_slice(segment.unread());
         }
         self.clear();
+        all
+    }
+
+    /// Takes out the frames of which nothing was written yet; what a frame that was begun still lacks stays.
+    ///
+    /// Every push must have been of whole frames, which holds for what goes to brokers.
+    pub fn take_unbegun(&mut self) -> Vec<u8> {
+        let mut all = match self.segments.front() {
+            Some(Segment::Owned { bytes, read }) => bytes[..*read].to_vec(),
+            Some(Segment::Ref { slice, written, .. }) => slice.before(*written).to_vec(),
+            None => return Vec::new(),
+        };
+        let written = all.len();
+        all.extend(self.take_bytes());
+        let mut begun = 0;
+        while begun < written {
+            match next_frame(&all, begun, u32::MAX) {
+                Ok(Some(frame)) => begun = frame.end,
+                _ => begun = all.len(),
+            }
+        }
+        self.push_copy(&all[written..begun]);
+        all.drain(..begun);
         all
     }
 

@@ -14,7 +14,7 @@ impl Outbox {
             .iter()
             .map(|segment| match segment {
                 Segment::Owned { bytes, .. } => bytes.capacity(),
-                Segment::Ref { slice, counted: true } => slice.pinned(),
+                Segment::Ref { slice, counted: true, .. } => slice.pinned(),
                 Segment::Ref { counted: false, .. } => 0,
             })
             .sum();
@@ -287,5 +287,48 @@ proptest! {
         staged.check();
         drop(source);
         prop_assert_eq!(pool.in_use(), 0);
+    }
+}
+
+/// A frame of a body: so many octets of payload, all alike.
+fn frame(fill: u8, payload: usize) -> Vec<u8> {
+    let mut frame = vec![3, 0, 1];
+    frame.extend(u32::try_from(payload).expect("small").to_be_bytes());
+    frame.extend(std::iter::repeat_n(fill, payload));
+    frame.push(0xCE);
+    frame
+}
+
+#[test]
+fn frames_that_were_not_begun_can_be_taken_back() {
+    let frames: Vec<Vec<u8>> = (0..8).map(|n| frame(n, usize::from(n) * 5)).collect();
+    let all: Vec<u8> = frames.concat();
+    for split in 0..=3 {
+        for written in 0..all.len() {
+            let pool = Pool::new();
+            let mut outbox = Outbox::new(&pool);
+            for (n, frame) in frames.iter().enumerate() {
+                match n % 4 < split {
+                    true => outbox.push_copy(frame),
+                    false => outbox.push_ref(Slice::from_vec(frame.clone())),
+                }
+            }
+            outbox.advance(written);
+            let taken = outbox.take_unbegun();
+            let rest = outbox.take_bytes();
+            let boundary = all.len() - taken.len();
+            assert!(all.ends_with(&taken) && boundary >= written, "{written} written");
+            assert_eq!(rest, all[written..boundary], "what a begun frame lacks stays");
+            let ends: Vec<usize> = frames
+                .iter()
+                .scan(0, |at, f| {
+                    *at += f.len();
+                    Some(*at)
+                })
+                .collect();
+            let next =
+                if written == 0 { 0 } else { *ends.iter().find(|end| **end >= written).expect("an end") };
+            assert_eq!(boundary, next, "{written} written");
+        }
     }
 }

@@ -66,8 +66,14 @@ impl Engine {
             (0..count).for_each(|_| _ = state.unconfirmed.push(true));
         } else {
             state.unproven = true;
+            state.risky = true;
+            state.busy = true;
         }
-        let to = To::Upstream(state.upstream);
+        state.has_published = true;
+        let (to, watched) = (To::Upstream(state.upstream), state.watched);
+        if channel.mode == Mode::Plain && !watched {
+            self.watch(up);
+        }
         self.metrics.published_messages += count;
         self.pass(to, first.start, end);
         Some(end)
@@ -234,8 +240,15 @@ impl Engine {
             channel.next_publish += 1;
         } else {
             state.unproven = true;
+            state.risky = true;
+            state.busy = true;
         }
+        state.has_published = true;
+        let watch = channel.mode == Mode::Plain && !state.watched;
         self.metrics.published_messages += 1;
+        if watch {
+            self.watch(up);
+        }
     }
 
     /// An assembled publish goes upstream, or joins the frames that its channel holds.

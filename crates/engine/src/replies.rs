@@ -68,14 +68,16 @@ impl Engine {
                 self.barrier_back(channel, up);
                 self.closing_progress(channel, up);
             }
-            (Pending::Client(_, note), Some(channel)) => self.client_reply(channel, up, &note, method, frame),
-            (Pending::Own(_, note), Some(channel)) => {
+            (Pending::Client(_, note, _), Some(channel)) => {
+                self.client_reply(channel, up, &note, method, frame);
+            }
+            (Pending::Own(_, note, _), Some(channel)) => {
                 self.noted(channel, up, &note, method);
                 self.resume_answered(channel);
                 self.closing_progress(channel, up);
             }
             (Pending::Barrier, None) => self.barrier_arrived(up),
-            (Pending::Client(_, Note::Get { no_ack }), None) => self.orphan_got(up, no_ack, method),
+            (Pending::Client(_, Note::Get { no_ack }, _), None) => self.orphan_got(up, no_ack, method),
             _ => {}
         }
         self.local_answers(up);
@@ -87,6 +89,7 @@ impl Engine {
         let state = &mut self.up_channels[up];
         if !state.pending.iter().any(|p| matches!(p, Pending::Barrier)) {
             state.unproven_before_barrier = false;
+            state.risky_before_barrier = false;
         }
     }
 
@@ -208,6 +211,7 @@ impl Engine {
             (Note::Rollback, Method::TxRollbackOk) => self.rolled_back(id),
             (Note::Recover, Method::BasicRecoverOk) => {
                 self.up_channels[up].unacked.clear();
+                self.channels[id].lost.clear();
                 self.requeue_older(id);
             }
             _ => {}
@@ -340,6 +344,11 @@ impl Engine {
         self.tell_upstream(upstream, number, Method::ChannelCloseOk);
         // Its answers come before its close.
         self.release_withheld(owner, up);
+        if let Some(id) = owner.filter(|_| !closing)
+            && self.replay_refused(id, up, close)
+        {
+            return;
+        }
         if !closing {
             self.free_channel(up);
         }

@@ -1,7 +1,7 @@
 //! Methods of a client on an open channel: what is recorded, what is answered here, what goes upstream.
 
 use warren_wire::frame::{HEADER_LEN, set_channel};
-use warren_wire::method::{Method, MethodId, basic, channel, confirm, exchange, method_id, queue};
+use warren_wire::method::{Method, basic, channel, confirm, exchange, queue};
 use warren_wire::table::Value;
 
 use crate::channel::{Consumer, ConsumerState, Mode, Switch};
@@ -11,7 +11,7 @@ use crate::fault::Fault;
 use crate::handshake::split;
 use crate::ids::{ChannelId, UpChannelId};
 use crate::switch::Need;
-use crate::upstream::{Note, Pending};
+use crate::upstream::{Again, Note, Pending};
 
 /// Exchange types that every broker has; others come from plugins, and a broker that lacks one closes the whole
 /// connection (BROKER-FACTS), so they are declared on an own lane.
@@ -123,16 +123,16 @@ impl Engine {
 
     /// Writes a request upstream; its reply goes to the client.
     pub(crate) fn ask(&mut self, id: ChannelId, up: UpChannelId, note: Note, method: Method<'_>) {
-        self.expect_answer(id, up, method.id(), note);
+        self.expect_answer(id, up, note, &method);
         let (upstream, number) = (self.up_channels[up].upstream, self.up_channels[up].number);
         self.tell_upstream(upstream, number, method);
     }
 
-    fn expect_answer(&mut self, id: ChannelId, up: UpChannelId, request: MethodId, note: Note) {
+    fn expect_answer(&mut self, id: ChannelId, up: UpChannelId, note: Note, request: &Method<'_>) {
         let channel = &mut self.channels[id];
         channel.awaiting += 1;
         channel.awaiting_on = up;
-        self.up_channels[up].pending.push_back(Pending::Client(request, note));
+        self.up_channels[up].pending.push_back(Pending::Client(request.id(), note, again(request)));
     }
 
     /// Whether a request that Warren has written anew fits the broker's frames.
@@ -145,7 +145,7 @@ impl Engine {
     /// Writes a request upstream; its reply stays here.
     pub(crate) fn ask_quietly(&mut self, up: UpChannelId, note: Note, method: Method<'_>) {
         let state = &mut self.up_channels[up];
-        state.pending.push_back(Pending::Own(method.id(), note));
+        state.pending.push_back(Pending::Own(method.id(), note, again(&method)));
         let (upstream, number) = (state.upstream, state.number);
         self.tell_upstream(upstream, number, method);
     }
@@ -166,12 +166,12 @@ impl Engine {
             return Ok(Flow::Hold);
         }
         self.fits_upstream(up, frame)?;
-        self.pass_frame(up, frame);
+        let Ok(method) = Method::parse(&frame[HEADER_LEN..frame.len() - 1]) else { return Ok(Flow::Done) };
         if no_wait {
-            self.up_channels[up].unproven = true;
+            self.ask_quietly(up, note, with_answer(method));
         } else {
-            let request = method_id(&frame[HEADER_LEN..]).unwrap_or(0);
-            self.expect_answer(id, up, request, note);
+            self.pass_frame(up, frame);
+            self.expect_answer(id, up, note, &method);
         }
         Ok(Flow::Done)
     }
@@ -329,10 +329,7 @@ impl Engine {
         }
         self.fits(up, &method)?;
         if no_wait {
-            let state = &mut self.up_channels[up];
-            state.unproven = true;
-            let (upstream, number) = (state.upstream, state.number);
-            self.tell_upstream(upstream, number, method);
+            self.ask_quietly(up, Note::Plain, with_answer(method));
         } else {
             self.ask(id, up, Note::Plain, method);
         }
@@ -443,5 +440,42 @@ impl Engine {
         state.dirty = true;
         self.ask(id, up, Note::Plain, Method::BasicQos(*qos));
         Ok(Flow::Done)
+    }
+}
+
+/// The request itself, if it may be sent again: twice is the same as once, or it is known from the record what it did.
+fn again(request: &Method<'_>) -> Again {
+    let harmless = match request {
+        Method::QueueDeclare(declare) => !declare.queue.is_empty(),
+        Method::QueueBind(_)
+        | Method::QueueUnbind(_)
+        | Method::ExchangeDeclare(_)
+        | Method::ExchangeBind(_)
+        | Method::ExchangeUnbind(_)
+        | Method::BasicConsume(_)
+        | Method::BasicCancel(_)
+        | Method::BasicQos(_)
+        | Method::BasicRecover(_)
+        | Method::ConfirmSelect(_)
+        | Method::ChannelFlow(_) => true,
+        _ => false,
+    };
+    harmless.then(|| {
+        let mut frame = Vec::new();
+        request.write(0, &mut frame);
+        frame.into()
+    })
+}
+
+/// A request that its client wants no answer to, with one: Warren must know what became of it.
+fn with_answer(request: Method<'_>) -> Method<'_> {
+    match request {
+        Method::ExchangeDeclare(m) => Method::ExchangeDeclare(exchange::Declare { no_wait: false, ..m }),
+        Method::ExchangeDelete(m) => Method::ExchangeDelete(exchange::Delete { no_wait: false, ..m }),
+        Method::ExchangeBind(m) => Method::ExchangeBind(exchange::Bind { no_wait: false, ..m }),
+        Method::ExchangeUnbind(m) => Method::ExchangeUnbind(exchange::Unbind { no_wait: false, ..m }),
+        Method::QueueBind(m) => Method::QueueBind(queue::Bind { no_wait: false, ..m }),
+        Method::QueuePurge(m) => Method::QueuePurge(queue::Purge { no_wait: false, ..m }),
+        other => other,
     }
 }

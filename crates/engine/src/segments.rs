@@ -99,6 +99,14 @@ impl Segments {
         self.look_at = (self.list.len() * 2).max(LOOK_AT);
     }
 
+    /// Forgets the numbers from `client` on: they will be given again.
+    pub(crate) fn truncate(&mut self, client: u64) {
+        self.list.retain(|s| s.first < client);
+        if let Some(last) = self.list.last_mut() {
+            last.last = last.last.min(client - 1);
+        }
+    }
+
     /// Whether there are so many that it is worth to look which are needed. It is asked for again at twice as many
     /// as were left, so that the look costs nothing in the long run.
     pub(crate) fn has_grown(&self) -> bool {

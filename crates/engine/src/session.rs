@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use zeroize::Zeroizing;
 
 use crate::api::Peer;
-use crate::config::CloseMode;
+use crate::config::{CloseMode, OnLoss};
 use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
 use crate::numbers::SessionChannels;
 use crate::outbox::Outbox;
@@ -65,6 +65,7 @@ pub(crate) struct Capabilities {
     pub(crate) consumer_cancel_notify: bool,
     pub(crate) connection_blocked: bool,
     pub(crate) authentication_failure_close: bool,
+    pub(crate) basic_nack: bool,
 }
 
 /// What was negotiated on a connection.
@@ -128,6 +129,8 @@ pub(crate) struct Session {
     pub(crate) peer: Peer,
     pub(crate) phase: Phase,
     pub(crate) opened_at: Time,
+    /// Its handshake counts among those in progress.
+    pub(crate) knocks: bool,
     /// When the present step of the handshake, a wait or an ending is over at the latest.
     pub(crate) deadline: Option<Time>,
     pub(crate) credentials: Option<Box<Credentials>>,
@@ -164,6 +167,9 @@ pub(crate) struct Session {
     /// When its timer will look at it.
     pub(crate) armed: Option<Time>,
     pub(crate) close: CloseMode,
+    pub(crate) on_loss: OnLoss,
+    /// It may have made a broker close a connection that others used: it gets its own.
+    pub(crate) suspect: bool,
     /// Why it ends: index into the reasons of the metrics, and a text.
     pub(crate) ending: Option<(usize, String)>,
 }

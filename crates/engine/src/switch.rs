@@ -27,6 +27,7 @@ pub(crate) const CONSUME: usize = 2;
 pub(crate) const OWN_LANE: usize = 3;
 pub(crate) const SLOW_READER: usize = 4;
 pub(crate) const TRANSACTION: usize = 5;
+pub(crate) const RESUME: usize = 6;
 
 /// A prefetch up to this is one that the client counts on: the new binding begins only when the old one has nothing
 /// unsettled, so that the client never has more than it asked for.
@@ -74,7 +75,9 @@ impl Engine {
             Need::Transaction => (bound && purpose == Purpose::Lane, Purpose::Lane, TRANSACTION),
         };
         if !fits {
-            self.begin_switch(id, to, why);
+            // A session that may have cost others their connection is served apart.
+            let suspect = self.sessions.get(self.channels[id].session).is_some_and(|s| s.suspect);
+            self.begin_switch(id, if suspect { Purpose::Lane } else { to }, why);
         }
         let channel = self.channels.get(id)?;
         let up = channel.current.filter(|_| channel.flows())?;
@@ -90,7 +93,9 @@ impl Engine {
         match current {
             Some(up) if !self.up_channels[up].is_routed() => {
                 self.channels[id].switch = Switch::Proving { to, why };
-                self.send_barrier(up);
+                if !self.up_channels[up].barrier_is_out() {
+                    self.send_barrier(up);
+                }
             }
             _ => self.switch_now(id, to, why),
         }
@@ -141,6 +146,9 @@ impl Engine {
     /// A barrier has come back on a channel's binding.
     pub(crate) fn barrier_back(&mut self, id: ChannelId, up: UpChannelId) {
         let channel = &mut self.channels[id];
+        if self.up_channels[up].pending.iter().any(|p| matches!(p, Pending::Barrier)) {
+            return; // this one proved less: it was sent when the publisher paused
+        }
         match channel.switch {
             Switch::Proving { to, why } if channel.current == Some(up) => self.switch_now(id, to, why),
             Switch::ProvingFirst if channel.current == Some(up) => {
@@ -172,7 +180,7 @@ impl Engine {
             consumer.state = ConsumerState::Cancelling;
             let (tag, up) = (consumer.tag.clone(), consumer.up);
             let state = &mut self.up_channels[up];
-            state.pending.push_back(Pending::Own(basic::CANCEL, Note::Cancel { tag: tag.clone() }));
+            state.pending.push_back(Pending::Own(basic::CANCEL, Note::Cancel { tag: tag.clone() }, None));
             let (upstream, number) = (state.upstream, state.number);
             let cancel = basic::Cancel { consumer_tag: &tag, no_wait: false };
             self.tell_upstream(upstream, number, Method::BasicCancel(cancel));
@@ -198,9 +206,12 @@ impl Engine {
         let consumer = &mut self.channels[id].consumers[at];
         let small = consumer.prefetch.is_some_and(|p| p > 0 && p <= SMALL_PREFETCH);
         consumer.state = ConsumerState::Settling;
+        consumer.settling_until = self.now;
         if small && !consumer.no_ack {
             let state = &self.up_channels[up];
             consumer.settling = state.sources.outstanding(consumer.source, &state.unacked);
+        }
+        if !consumer.settling.is_empty() {
             consumer.settling_until = self.now + SETTLE_WITHIN;
             self.wheel.schedule(self.now + SETTLE_WITHIN, TimerKey::Channel(id));
         }
@@ -216,8 +227,8 @@ impl Engine {
             let Some(channel) = self.channels.get(id).filter(free) else { return };
             let settled = |c: &Consumer| {
                 let open = |tag: &u64| self.up_channels.get(c.up).is_some_and(|s| s.unacked.contains(*tag));
-                c.state == ConsumerState::Settling
-                    && (c.settling_until <= self.now || !c.settling.iter().any(open))
+                let done = !c.settling.is_empty() && !c.settling.iter().any(open);
+                c.state == ConsumerState::Settling && (c.settling_until <= self.now || done)
             };
             let Some(at) = channel.consumers.iter().position(settled) else { break };
             left.push(channel.consumers[at].up);
@@ -237,11 +248,12 @@ impl Engine {
         let consumer = &mut self.channels[id].consumers[at];
         consumer.up = up;
         consumer.state = ConsumerState::Starting;
+        consumer.replayed = true;
         let state = &mut self.up_channels[up];
         state.dirty = true;
         state.unproven = true;
         let note = Note::Consume { tag: consumer.tag.clone() };
-        state.pending.push_back(Pending::Own(basic::CONSUME, note));
+        state.pending.push_back(Pending::Own(basic::CONSUME, note, None));
         let method = Method::BasicConsume(basic::Consume {
             queue: &consumer.queue,
             consumer_tag: &consumer.tag,
@@ -282,7 +294,7 @@ impl Engine {
         for (prefetch_count, global) in wanted {
             let state = &mut self.up_channels[up];
             state.dirty = true;
-            state.pending.push_back(Pending::Own(basic::QOS, Note::Plain));
+            state.pending.push_back(Pending::Own(basic::QOS, Note::Plain, None));
             let qos = basic::Qos { prefetch_size: 0, prefetch_count, global };
             self.tell_upstream(upstream, number, Method::BasicQos(qos));
         }

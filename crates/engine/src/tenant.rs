@@ -37,6 +37,23 @@ pub(crate) struct FarmState {
     /// No new attempt before this moment.
     pub(crate) retry_at: Option<Time>,
     pub(crate) last_error: String,
+    /// Inquiries that are being made.
+    pub(crate) inquiring: usize,
+    /// Of these, refused ones, that count on for a moment.
+    pub(crate) refusals: usize,
+    /// Inquiries that wait until another is done, for those who were let in before; they go first.
+    pub(crate) inquiries_known: VecDeque<Inquiry>,
+    /// The same for strangers.
+    pub(crate) inquiries: VecDeque<Inquiry>,
+}
+
+/// What a broker is asked before a session may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inquiry {
+    /// Whether the credentials are good.
+    Login(LoginId),
+    /// Whether they may use the virtual host.
+    Tenant(TenantId),
 }
 
 /// Credentials at one farm, and whether they are good.
@@ -49,6 +66,8 @@ pub(crate) struct Login {
     pub(crate) refused: Option<Refusal>,
     /// The connection that is finding out.
     pub(crate) verifying: Option<UpstreamId>,
+    /// It is among the farm's inquiries that wait.
+    pub(crate) queued: bool,
     /// A connection whose credentials were accepted and that has no virtual host yet.
     pub(crate) parked: Option<UpstreamId>,
     pub(crate) waiters: Vec<SessionId>,
@@ -66,6 +85,8 @@ pub(crate) struct Tenant {
     pub(crate) refused: Option<Refusal>,
     /// The connection that proves the virtual host.
     pub(crate) proving: Option<UpstreamId>,
+    /// It is among the farm's inquiries that wait.
+    pub(crate) queued: bool,
     /// Sessions that wait for it.
     pub(crate) entering: Vec<SessionId>,
     /// Shared connections, opening ones included, oldest first.

@@ -25,8 +25,10 @@ pub(crate) enum TimerKey {
     Channel(ChannelId),
     UpChannel(UpChannelId),
     Farm(FarmId),
+    Refusal(FarmId),
     Login(LoginId),
     Tenant(TenantId),
+    Watch(UpstreamId),
 }
 
 impl Engine {
@@ -40,12 +42,14 @@ impl Engine {
                 TimerKey::Channel(id) => self.channel_timer(id),
                 TimerKey::UpChannel(id) => self.up_channel_timer(id),
                 TimerKey::Farm(farm) => self.farm_timer(farm),
+                TimerKey::Refusal(farm) => self.refusal_timer(farm),
                 TimerKey::Login(id) => {
                     self.check_login(id);
                     self.check_tenants_of(id);
                     self.login_timer(id);
                 }
                 TimerKey::Tenant(id) => self.tenant_timer(id),
+                TimerKey::Watch(id) => self.watch_timer(id),
             }
         }
         self.expired = expired;

@@ -67,6 +67,8 @@ pub(crate) struct Upstream {
     pub(crate) backend: BackendId,
     pub(crate) stage: Stage,
     pub(crate) purpose: Purpose,
+    /// It counts among its farm's inquiries.
+    pub(crate) inquires: bool,
     /// Whose credentials it carries; `None` until it is needed for somebody.
     pub(crate) login: Option<LoginId>,
     /// Whose pools it belongs to.
@@ -84,6 +86,8 @@ pub(crate) struct Upstream {
     pub(crate) flushing: bool,
     /// Sessions that wait for room in the outbox, in order.
     pub(crate) stalled: VecDeque<SessionId>,
+    /// Channels of publishers without confirms, until they pause.
+    pub(crate) watched: Vec<UpChannelId>,
     /// Set while the broker reads no publishes, with its reason.
     pub(crate) blocked: Option<Box<[u8]>>,
     /// A lane is not read while its session does not read.
@@ -118,6 +122,10 @@ pub(crate) enum Note {
     Rollback,
 }
 
+/// The request to send again when its connection is lost before it was answered: its frame. `None`: it cannot be
+/// known whether it was carried out, and doing it twice is not the same as doing it once.
+pub(crate) type Again = Option<Box<[u8]>>;
+
 /// What is awaited on an upstream channel, in order.
 #[derive(Debug)]
 pub(crate) enum Pending {
@@ -126,9 +134,9 @@ pub(crate) enum Pending {
     /// flow-ok, or declare-ok of the reply-to queue: everything before it was processed.
     Barrier,
     /// A reply for the client.
-    Client(MethodId, Note),
+    Client(MethodId, Note, Again),
     /// A reply to Warren's own request.
-    Own(MethodId, Note),
+    Own(MethodId, Note, Again),
     /// Frames of Warren's for the client, at their turn.
     Local(Box<[u8]>),
 }
@@ -136,7 +144,7 @@ pub(crate) enum Pending {
 impl Pending {
     /// Whether a later request may be answered before it. RabbitMQ answers tx.commit from its queues too.
     pub(crate) fn may_be_overtaken(&self) -> bool {
-        let commit = matches!(self, Pending::Client(_, Note::Commit) | Pending::Own(_, Note::Commit));
+        let commit = matches!(self, Pending::Client(_, Note::Commit, _) | Pending::Own(_, Note::Commit, _));
         commit || matches!(self, Pending::Local(_)) || self.is_late() && !matches!(self, Pending::Open)
     }
 
@@ -144,7 +152,7 @@ impl Pending {
     fn is_late(&self) -> bool {
         let note = match self {
             Pending::Open => return true,
-            Pending::Client(_, note) | Pending::Own(_, note) => note,
+            Pending::Client(_, note, _) | Pending::Own(_, note, _) => note,
             Pending::Barrier | Pending::Local(_) => return false,
         };
         matches!(note, Note::Consume { .. } | Note::Cancel { .. })
@@ -157,13 +165,13 @@ impl Pending {
             (Pending::Open, Method::ChannelOpenOk) => true,
             (Pending::Barrier, Method::ChannelFlowOk(_)) => true,
             (Pending::Barrier, Method::QueueDeclareOk(ok)) => ok.queue == REPLY_TO,
-            (Pending::Client(_, Note::Cancel { tag }) | Pending::Own(_, Note::Cancel { tag }), _) => {
+            (Pending::Client(_, Note::Cancel { tag }, _) | Pending::Own(_, Note::Cancel { tag }, _), _) => {
                 matches!(reply, Method::BasicCancelOk(ok) if *ok.consumer_tag == **tag)
             }
-            (Pending::Client(_, Note::Consume { tag }) | Pending::Own(_, Note::Consume { tag }), _) => {
+            (Pending::Client(_, Note::Consume { tag }, _) | Pending::Own(_, Note::Consume { tag }, _), _) => {
                 matches!(reply, Method::BasicConsumeOk(ok) if *ok.consumer_tag == **tag)
             }
-            (Pending::Client(request, _) | Pending::Own(request, _), _) => match (*request, reply) {
+            (Pending::Client(request, ..) | Pending::Own(request, ..), _) => match (*request, reply) {
                 (basic::GET, Method::BasicGetOk(_) | Method::BasicGetEmpty) => true,
                 (exchange::UNBIND, Method::ExchangeUnbindOk) => true,
                 (request, reply) => reply.id() == request + 1,
@@ -201,6 +209,16 @@ pub(crate) struct UpChannel {
     pub(crate) unproven: bool,
     /// Something of that kind is covered by a barrier that has not come back.
     pub(crate) unproven_before_barrier: bool,
+    /// It published without confirms since the last barrier: what became of it is known when the next is back.
+    pub(crate) risky: bool,
+    /// Something of that kind is covered by a barrier that has not come back.
+    pub(crate) risky_before_barrier: bool,
+    /// It published since a look was taken whether its publisher pauses.
+    pub(crate) busy: bool,
+    /// It waits for that look.
+    pub(crate) watched: bool,
+    /// It has published at all.
+    pub(crate) has_published: bool,
     /// Publish numbers whose confirm is awaited.
     pub(crate) unconfirmed: TagSet,
     /// The last of them that a barrier has been sent after.

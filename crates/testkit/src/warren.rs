@@ -40,15 +40,27 @@ impl Warren {
 
     /// Starts one in front of any address, with arguments and additional environment variables.
     pub fn start_for(upstream: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Warren {
+        let mut command = Command::new(binary());
+        command.envs(variables.iter().copied());
+        Warren::start_program(command, upstream, arguments)
+    }
+
+    /// As [`Warren::start_with`], with so many descriptors at most.
+    pub fn start_with_descriptors(descriptors: u32, broker_port: u16, arguments: &[&str]) -> Warren {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &descriptors.to_string()]).arg(binary());
+        Warren::start_program(command, &format!("amqp://127.0.0.1:{broker_port}"), arguments)
+    }
+
+    fn start_program(mut command: Command, upstream: &str, arguments: &[&str]) -> Warren {
         let folder = tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("log")).expect("an own folder");
         let (port, http_port) = (ports::free(), ports::free());
-        let mut command = Command::new(binary());
         command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-b", &http_port.to_string()]);
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "1"]);
         }
-        command.args(arguments).arg(upstream).envs(variables.iter().copied());
+        command.args(arguments).arg(upstream);
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let process = command.spawn().unwrap_or_else(|e| panic!("starting {}: {e}", binary().display()));
@@ -119,6 +131,18 @@ impl Warren {
             number.unwrap_or_else(|| panic!("not a sample of a metric: {line:?}"))
         };
         named.iter().filter(wanted).map(value).sum()
+    }
+
+    /// Octets of memory that the system has given to it.
+    pub fn resident(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("it runs");
+        let pages: u64 = statm.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("resident pages");
+        pages * rustix::param::page_size() as u64
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
     }
 
     /// What it has written so far.

@@ -4,7 +4,7 @@
 //! The tour, in the order in which things happen:
 //!
 //! 1. [`options`]: what the operator said, checked, resolved into settings and the engine's configuration.
-//! 2. [`limits`], [`logging`]: what the process needs before it serves.
+//! 2. [`limits`], [`logging`]: what the process needs before it serves; [`seats`]: how many connections it may have.
 //! 3. [`listen`]: the listening sockets. They are open before anything else runs.
 //! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`], [`tls_stream`]) and its connections to
 //!    brokers ([`connect`], [`tls`]).
@@ -17,6 +17,7 @@ mod limits;
 mod listen;
 mod logging;
 mod options;
+mod seats;
 mod signals;
 mod socket;
 mod tls;
@@ -31,6 +32,7 @@ use anyhow::Context;
 use connect::Connector;
 use control::Control;
 use options::{Refusal, Settings, Wanted};
+use seats::Seats;
 use worker::clock::Clock;
 
 fn main() -> ExitCode {
@@ -95,9 +97,14 @@ impl Proxy {
         limits::raise_descriptors();
         let clients = listen::open(&settings.listen, settings.port).context("clients cannot be served")?;
         let http = listen::open(&settings.listen, settings.http_port).context("metrics cannot be served")?;
-        let config = Arc::new(settings.engine_config());
+        let division = limits::divide(limits::descriptors(), settings.workers);
+        let mut config = settings.engine_config();
+        config.limits.handshakes = config.limits.handshakes.min(division.handshakes);
+        let seats = Seats::new(division.connections);
         let connectors: Arc<[Connector]> = Arc::new([connector]);
-        let workers = worker::start_all(settings.workers, &config, &connectors, &clients, Clock::start())?;
+        let config = Arc::new(config);
+        let workers =
+            worker::start_all(settings.workers, &config, &connectors, &clients, Clock::start(), &seats)?;
         // `clients` is dropped here: every worker has its own duplicate.
         Ok(Proxy { clients: listen::names(&clients), http, workers })
     }

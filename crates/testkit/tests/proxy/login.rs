@@ -148,34 +148,6 @@ fn a_handshake_in_one_write_is_taken() {
 }
 
 #[test]
-fn another_protocol_is_answered_with_the_header_and_closed() {
-    both_ways(|way| {
-        for greeting in [b"AMQP\x00\x01\x00\x00", b"GET / HT"] {
-            let mut stream = std::net::TcpStream::connect(way.address()).expect("the port is open");
-            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time that is not zero");
-            let mut answer = Vec::new();
-            std::io::Write::write_all(&mut stream, greeting).expect("the port is open");
-            let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
-            assert_eq!(answer, PROTOCOL_HEADER, "answer to {greeting:?}");
-        }
-    });
-}
-
-#[test]
-fn a_handshake_that_stalls_is_ended() {
-    both_ways(|way| {
-        let started = Instant::now();
-        let mut silent = Peer::raw(way.address());
-        let mut stalled = Peer::raw(way.address());
-        stalled.send_bytes(&PROTOCOL_HEADER);
-        stalled.read_start().expect("the broker begins");
-        stalled.expect_end(Duration::from_secs(25));
-        silent.expect_end(Duration::from_secs(25));
-        assert!(started.elapsed() > Duration::from_secs(5), "ended after {:?}", started.elapsed());
-    });
-}
-
-#[test]
 fn heartbeats_keep_an_idle_client_and_a_silent_one_is_dropped() {
     both_ways(|way| {
         let every_two_seconds = Handshake { heartbeat: 2, ..way.handshake() };

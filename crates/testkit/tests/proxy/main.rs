@@ -4,14 +4,20 @@
 //! own virtual host, [`warren_testkit::rabbit::exclusive`] for those that count, stop or kill. Most tests run both ways:
 //! what is asserted through Warren has been seen without it a moment before.
 
+mod bystander;
 mod clients;
 mod consuming;
 mod crowd;
+mod descriptors;
+mod floods;
 mod kit;
 mod login;
+mod many;
 mod outages;
+mod peers;
 mod publishing;
 mod queues;
+mod raw;
 mod readme;
 mod stopping;
 mod tls;

@@ -123,9 +123,12 @@ fn by_reason(mut family: MetricEncoder<'_>, reasons: &[&str], counts: &[u64]) ->
 /// Name, help and value.
 type Sample = (&'static str, &'static str, u64);
 
-fn gauges(m: &Metrics) -> [Sample; 6] {
+fn gauges(m: &Metrics) -> [Sample; 9] {
     [
         ("warren_client_connections", "Client connections", m.client_connections),
+        ("warren_client_handshakes", "Client connections that are not let in yet", m.client_handshakes),
+        ("warren_logins", "Credentials that are remembered, good or refused", m.logins),
+        ("warren_tenants", "Pools, one for each virtual host that credentials use", m.tenants),
         ("warren_upstream_connections", "Connections to brokers", m.upstream_connections),
         ("warren_client_channels", "Channels that clients have open", m.client_channels),
         ("warren_upstream_channels", "Channels open at brokers, idle ones included", m.upstream_channels),
@@ -206,6 +209,9 @@ mod tests {
         let text = text(Metrics::default()).expect("encodes");
         for name in [
             "warren_client_connections",
+            "warren_client_handshakes",
+            "warren_logins",
+            "warren_tenants",
             "warren_upstream_connections",
             "warren_client_channels",
             "warren_upstream_channels",

@@ -23,6 +23,8 @@ use super::survive;
 const READS_PER_TURN: usize = 4;
 /// Space to ask for when it is not known what comes. Most of the time the whole rest of a block is there.
 const READ_AT_LEAST: usize = 4096;
+/// Space for those who are not let in yet: what they send in advance must not fill memory.
+const READ_AT_MOST_BEFORE: usize = 4096;
 
 /// What follows a turn.
 enum Next {
@@ -106,16 +108,16 @@ fn read_turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, now: Time, mut
         offer |= conn.take_one(Wanted::READ);
         if !worker.engine.borrow().may_read(conn.link) {
             // Octets that were read stay where they are until the engine says Read, as it promises.
-            input.release_if_empty();
+            release(worker, conn, input);
             return Next::Wait { reading: false };
         }
         let mut emptied = false;
         // What was held back comes first: what follows it on the socket must not be waited for.
         if !std::mem::take(&mut offer) || input.is_empty() {
-            match read(conn, input) {
+            match read(worker, conn, input) {
                 Read::Some { all } => emptied = all,
                 Read::None => {
-                    input.release_if_empty();
+                    release(worker, conn, input);
                     return Next::Wait { reading: true };
                 }
                 Read::End(why) => return Next::End(Ending::Gone(why)),
@@ -123,7 +125,7 @@ fn read_turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, now: Time, mut
         }
         worker.engine.borrow_mut().input(now, conn.link, input);
         if emptied && conn.wanted() == Wanted::NOTHING && worker.engine.borrow().may_read(conn.link) {
-            input.release_if_empty();
+            release(worker, conn, input);
             return Next::Wait { reading: true };
         }
     }
@@ -152,9 +154,13 @@ enum Read {
     End(Gone),
 }
 
-fn read(conn: &Conn, input: &mut Input) -> Read {
+fn read(worker: &Worker, conn: &Conn, input: &mut Input) -> Read {
     let missing = missing(input.bytes());
-    let space = input.space(missing);
+    let mut space = input.space(missing);
+    if knocks(worker, conn) {
+        let most = space.len().min(READ_AT_MOST_BEFORE);
+        space = &mut space[..most];
+    }
     let room = space.len();
     match conn.socket.try_read(space) {
         Ok(0) => Read::End(Gone::Closed),
@@ -165,6 +171,23 @@ fn read(conn: &Conn, input: &mut Input) -> Read {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Read::None,
         Err(error) => Read::End(Gone::Failed(format!("reading failed: {error}"))),
     }
+}
+
+/// Gives back what a connection does not need while it sleeps.
+fn release(worker: &Worker, conn: &Conn, input: &mut Input) {
+    if !input.is_empty() && knocks(worker, conn) {
+        input.shrink();
+    } else {
+        input.release_if_empty();
+    }
+}
+
+/// Whether the client is not let in yet. Once it is, that is not asked again.
+fn knocks(worker: &Worker, conn: &Conn) -> bool {
+    if conn.knocks.get() && !worker.engine.borrow().knocks(conn.link) {
+        conn.knocks.set(false);
+    }
+    conn.knocks.get()
 }
 
 /// Space to ask for: what the frame that has begun still lacks. But not more than twice what has come of it: who
@@ -187,7 +210,7 @@ fn hand_off(worker: &Worker, conn: Rc<Conn>, input: &Input) {
     };
     match conn.socket.into_parcel() {
         Ok(socket) => {
-            let adoption = Adoption { socket, unread: input.bytes().to_vec(), hand_off };
+            let adoption = Adoption { socket, seat: conn.seat, unread: input.bytes().to_vec(), hand_off };
             worker.send(to, Message::Adopt(Box::new(adoption)));
         }
         Err(error) => tracing::warn!(?link, "a session cannot be handed over and is dropped: {error}"),

@@ -10,6 +10,7 @@ use warren_engine::Link;
 use warren_engine::ids::{SessionId, UpstreamId};
 use warren_engine::session::HandOff;
 
+use crate::seats::Seat;
 use crate::socket::Socket;
 
 /// Something that the engine wants of a connection's task. A set of bits, since several can be asked for before
@@ -50,6 +51,9 @@ pub(super) enum Writing {
 pub(super) struct Conn {
     pub(super) link: Link,
     pub(super) socket: Socket,
+    pub(super) seat: Seat,
+    /// A client that was not yet seen to be let in.
+    pub(super) knocks: Cell<bool>,
     pub(super) writing: Cell<Writing>,
     wanted: Cell<Wanted>,
     task: Cell<Option<Waker>>,
@@ -57,10 +61,12 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(link: Link, socket: Socket) -> Conn {
+    pub(super) fn new(link: Link, socket: Socket, seat: Seat) -> Conn {
         Conn {
             link,
             socket,
+            seat,
+            knocks: Cell::new(matches!(link, Link::Session(_))),
             writing: Cell::new(Writing::Open),
             wanted: Cell::new(Wanted::NOTHING),
             task: Cell::new(None),

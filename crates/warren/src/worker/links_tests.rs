@@ -6,6 +6,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::seats::Seats;
 
 /// A connection and its other end, on a worker's kind of runtime.
 fn connected<F: Future<Output = ()>>(test: impl FnOnce(Rc<Conn>, std::net::TcpStream) -> F) {
@@ -16,7 +17,8 @@ fn connected<F: Future<Output = ()>>(test: impl FnOnce(Rc<Conn>, std::net::TcpSt
     near.set_nonblocking(true).expect("a socket");
     LocalSet::new().block_on(&runtime, async {
         let socket = Socket::plain(TcpStream::from_std(near).expect("registered"));
-        test(Rc::new(Conn::new(Link::Session(SessionId::default()), socket)), far).await;
+        let seat = Seats::new(1).take();
+        test(Rc::new(Conn::new(Link::Session(SessionId::default()), socket, seat)), far).await;
     });
 }
 

@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use warren_engine::metrics::Metrics;
 use warren_engine::session::HandOff;
 
+use crate::seats::Seat;
 use crate::socket::Parcel;
 
 /// What a worker can be told. (A new configuration snapshot will be another of these.)
@@ -23,6 +24,8 @@ pub(crate) enum Message {
 pub(crate) struct Adoption {
     /// Its socket.
     pub(crate) socket: Parcel,
+    /// Its place among the connections of the process.
+    pub(crate) seat: Seat,
     /// What was read from it and not yet understood: the beginning of what the new engine reads.
     pub(crate) unread: Vec<u8>,
     /// What the old engine knew.

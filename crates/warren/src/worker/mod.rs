@@ -37,6 +37,7 @@ use warren_engine::time::Time;
 use warren_engine::{Config, Engine, Gone, Link, Options, Peer};
 
 use crate::connect::Connector;
+use crate::seats::{Seat, Seats};
 use crate::socket::Socket;
 use clock::{Clock, Timer};
 use links::{Conn, Links};
@@ -60,6 +61,7 @@ struct Setup {
     connectors: Arc<[Connector]>,
     clock: Clock,
     listeners: Vec<TcpListener>,
+    seats: Arc<Seats>,
     /// Mailboxes of all workers, by number.
     workers: Vec<Mailbox>,
     messages: Messages,
@@ -73,6 +75,7 @@ pub(crate) fn start_all(
     connectors: &Arc<[Connector]>,
     listeners: &[StdListener],
     clock: Clock,
+    seats: &Arc<Seats>,
 ) -> anyhow::Result<Vec<Handle>> {
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new()).unzip();
     let mut handles = Vec::with_capacity(count);
@@ -88,6 +91,7 @@ pub(crate) fn start_all(
             connectors: Arc::clone(connectors),
             clock,
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
+            seats: Arc::clone(seats),
             workers: mailboxes.clone(),
             messages,
         };
@@ -187,6 +191,9 @@ struct Worker {
     pool: Pool,
     links: Links,
     timer: Timer,
+    seats: Arc<Seats>,
+    /// What it told the others last: see [`Worker::is_crowded`].
+    crowded: Cell<bool>,
     workers: Vec<Mailbox>,
     stopping: Cell<bool>,
     /// Notified when the worker was told to stop and its engine has no link left.
@@ -204,10 +211,28 @@ impl Worker {
             engine: RefCell::new(engine),
             links: Links::default(),
             timer: Timer::new(),
+            seats: Arc::clone(&setup.seats),
+            crowded: Cell::new(false),
             workers: setup.workers.clone(),
             stopping: Cell::new(false),
             idle: Notify::new(),
         }
+    }
+
+    /// Whether so many handshakes are in progress here that no client can be accepted. When no other worker can either,
+    /// those that stall make room.
+    fn is_crowded(self: &Rc<Self>) -> bool {
+        let crowded = self.engine.borrow().is_crowded();
+        if self.crowded.replace(crowded) != crowded {
+            self.seats.note_crowded(crowded);
+        }
+        if !crowded || self.seats.crowded() < self.workers.len() {
+            return crowded;
+        }
+        let now = self.clock.now();
+        self.engine.borrow_mut().make_room(now);
+        self.settle(now);
+        self.engine.borrow().is_crowded()
     }
 
     /// A client has connected.
@@ -216,7 +241,8 @@ impl Worker {
         let peer = Peer { address, listener: LISTENER };
         let session = self.engine.borrow_mut().accepted(now, peer);
         if let Some(session) = session {
-            self.serve(Link::Session(session), Socket::plain(stream), Input::new(&self.pool));
+            let seat = self.seats.take();
+            self.serve(Link::Session(session), Socket::plain(stream), seat, Input::new(&self.pool));
         }
         self.settle(now);
     }
@@ -235,7 +261,7 @@ impl Worker {
         let session = self.engine.borrow_mut().adopted(now, adoption.hand_off);
         let mut input = Input::new(&self.pool);
         input.extend(&adoption.unread);
-        self.serve(Link::Session(session), socket, input);
+        self.serve(Link::Session(session), socket, adoption.seat, input);
         self.settle(now);
     }
 
@@ -252,7 +278,8 @@ impl Worker {
         let now = self.clock.now();
         match outcome {
             Ok(socket) => {
-                self.serve(link, socket, Input::new(&self.pool));
+                let seat = self.seats.take();
+                self.serve(link, socket, seat, Input::new(&self.pool));
                 self.engine.borrow_mut().upstream_connected(now, upstream);
             }
             Err(text) => self.engine.borrow_mut().gone(now, link, Gone::Failed(text)),
@@ -260,8 +287,8 @@ impl Worker {
         self.settle(now);
     }
 
-    fn serve(self: &Rc<Self>, link: Link, socket: Socket, input: Input) {
-        let conn = Rc::new(Conn::new(link, socket));
+    fn serve(self: &Rc<Self>, link: Link, socket: Socket, seat: Seat, input: Input) {
+        let conn = Rc::new(Conn::new(link, socket, seat));
         self.links.insert(Rc::clone(&conn));
         spawn_local(connection::serve(Rc::clone(self), conn, input));
     }

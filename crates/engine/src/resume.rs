@@ -1,0 +1,516 @@
+//! Resume after a loss: what becomes of clients when their upstream connection has died (DESIGN, "Resume after a
+//! loss").
+//!
+//! ```text
+//! publishes of confirm channels   on their way: basic.nack, each once; not begun yet: to the next binding
+//! publishes without confirms      on their way: 320, as without Warren; proven before: nothing is lost
+//! deliveries that are not settled come again; what the client says of the old ones is swallowed
+//! requests on their way           sent again when twice is the same as once, else 320
+//! consumers                       begin again with the same tag, arguments and prefetch
+//! exclusive queues, transactions  lived in the connection: 320
+//! ```
+//! First everybody is looked at while all is as it was; then the connection's channels go; then those who cannot go on
+//! are told, and the others get another binding. Nothing is ever published twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use warren_wire::frame::{FRAME_BODY, FRAME_HEADER, FRAME_METHOD, next_frame};
+use warren_wire::method::{Method, basic, channel, confirm, connection, method_id};
+use warren_wire::reply;
+
+use crate::channel::{Channel, ConsumerState, Content, Mode, Standing, Switch};
+use crate::close::UPSTREAM;
+use crate::config::OnLoss;
+use crate::engine::Engine;
+use crate::ids::{ChannelId, SessionId, UpChannelId, UpstreamId};
+use crate::session::Phase;
+use crate::switch::RESUME;
+use crate::timers::TimerKey;
+use crate::upstream::{Incoming, Note, Pending, Purpose, Stage, UpChannel};
+
+/// A publisher without confirms that was silent for so long has its publishes proven: then a loss does not concern it.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A broker may take a moment to notice that an exclusive consumer is gone with its connection.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A binding whose upstream channel is gone, and what was known of it.
+struct Lost {
+    up: UpChannelId,
+    state: UpChannel,
+    /// It was the one that its channel was using.
+    current: bool,
+}
+
+/// Complete publishes of which nothing was written yet, and how many there are, by channel number.
+#[derive(Default)]
+struct Unsent(BTreeMap<u16, (Vec<u8>, u64)>);
+
+impl Unsent {
+    /// Sorts whole frames. Contents that were begun before them, and everything but publishes, are left out: requests
+    /// are known from the record, and acks of what is lost mean nothing.
+    fn of(frames: &[u8]) -> Unsent {
+        let mut unsent = Unsent::default();
+        let mut publishing = BTreeSet::new();
+        let mut at = 0;
+        while let Ok(Some(frame)) = next_frame(frames, at, u32::MAX) {
+            at = frame.end;
+            let number = frame.channel;
+            if frame.kind == FRAME_METHOD {
+                match method_id(frame.payload(frames)) == Some(basic::PUBLISH) {
+                    true => _ = publishing.insert(number),
+                    false => _ = publishing.remove(&number),
+                }
+            }
+            if publishing.contains(&number) && matches!(frame.kind, FRAME_METHOD | FRAME_HEADER | FRAME_BODY)
+            {
+                let (bytes, count) = unsent.0.entry(number).or_default();
+                bytes.extend_from_slice(&frames[frame.start..frame.end]);
+                *count += u64::from(frame.kind == FRAME_METHOD);
+            }
+        }
+        unsent
+    }
+}
+
+impl Engine {
+    /// A connection that was ready is lost, with everything that was on it. `close`: the broker's own close.
+    pub(crate) fn lose_upstream(
+        &mut self,
+        id: UpstreamId,
+        reason: usize,
+        text: &str,
+        close: Option<&connection::Close<'_>>,
+    ) {
+        let Some(upstream) = self.upstreams.get_mut(id) else {
+            return;
+        };
+        upstream.ending.get_or_insert((reason, text.to_owned()));
+        upstream.stage = Stage::Ended;
+        let mut unsent = Unsent::of(&upstream.outbox.take_unbegun());
+        let stalled: Vec<SessionId> = upstream.stalled.drain(..).collect();
+        let lane_of = upstream.session.filter(|_| upstream.purpose == Purpose::Lane);
+        let name = &self.config.backends[upstream.backend].name;
+        let told = reply::text(320, &format!("the connection to broker {name} was lost: {text}"));
+
+        let owned = self.owned(id);
+        let mut doomed: BTreeSet<SessionId> = owned
+            .iter()
+            .filter(|(c, up)| self.is_doomed(*c, *up))
+            .map(|(c, _)| self.channels[*c].session)
+            .collect();
+        doomed.extend(lane_of.filter(|s| self.loses_exclusive(*s)));
+        let suspects = close.map(|close| self.suspects(&owned, close)).unwrap_or_default();
+
+        let lost = self.take_bindings(id);
+        self.detach_upstream(id);
+        if let (Some(close), [guilty]) = (close, suspects.as_slice()) {
+            let text = String::from_utf8_lossy(close.reply_text).into_owned();
+            self.close_session(*guilty, close.reply_code, &text, (close.class_id, close.method_id), UPSTREAM);
+        }
+        for session in &suspects {
+            if let Some(session) = self.sessions.get_mut(*session) {
+                session.suspect = true;
+            }
+        }
+        for session in doomed {
+            self.close_session(session, 320, &told, (0, 0), UPSTREAM);
+        }
+        let mut channels = BTreeSet::new();
+        for (channel, lost) in lost {
+            let unsent = unsent.0.remove(&lost.state.number).unwrap_or_default();
+            self.resume(channel, lost, unsent);
+            channels.insert(channel);
+        }
+        for channel in channels {
+            self.rebind(channel);
+        }
+        if let Some(session) = lane_of {
+            self.check_leaving(session);
+        }
+        for session in stalled {
+            self.unstall(session, id);
+        }
+    }
+
+    /// The channels of clients on a connection, with their bindings there.
+    fn owned(&self, id: UpstreamId) -> Vec<(ChannelId, UpChannelId)> {
+        let owner = |up: UpChannelId| {
+            let owner = self.up_channels.get(up)?.owner?;
+            self.channels.contains_key(owner).then_some((owner, up))
+        };
+        self.upstreams[id].numbers.all().into_iter().filter_map(owner).collect()
+    }
+
+    /// Whether what was on this binding cannot be had again: then the client is told what it would have been told
+    /// without Warren.
+    fn is_doomed(&self, id: ChannelId, up: UpChannelId) -> bool {
+        let (channel, state) = (&self.channels[id], &self.up_channels[up]);
+        let Some(session) = self.sessions.get(channel.session) else { return true };
+        let half_told = state.incoming != Incoming::None && !state.discarding;
+        let unknown = state.risky || state.risky_before_barrier;
+        let may_nack = session.capabilities.basic_nack && session.on_loss == OnLoss::Nack;
+        let unrepeatable = |p: &Pending| match p {
+            Pending::Client(_, _, None) => true,
+            // Those that are not sent again are known from the record.
+            Pending::Own(request, _, None) => {
+                !matches!(*request, basic::QOS | basic::CONSUME | basic::CANCEL)
+            }
+            _ => false,
+        };
+        let bound_to_it = channel
+            .consumers
+            .iter()
+            .filter(|c| c.up == up)
+            .any(|c| c.reply_to && state.has_published || c.stream);
+        half_told
+            || unknown
+            || channel.mode == Mode::Tx
+            || !state.unconfirmed.is_empty() && !may_nack
+            || state.pending.iter().any(unrepeatable)
+            || bound_to_it
+    }
+
+    /// Whether a session loses exclusive queues with its lane. One that is leaving gives them up anyway.
+    fn loses_exclusive(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|s| s.phase != Phase::Leaving && !s.exclusive.is_empty())
+    }
+
+    /// Who may have made the broker close a connection: those with something on the way that its close can mean. A close
+    /// names class and method, but no channel; sometimes not even these.
+    fn suspects(&self, owned: &[(ChannelId, UpChannelId)], close: &connection::Close<'_>) -> Vec<SessionId> {
+        if close.reply_code == 320 {
+            return Vec::new(); // CONNECTION_FORCED: an operator, or the end of the broker
+        }
+        let meant = (u32::from(close.class_id) << 16) | u32::from(close.method_id);
+        let concerns = |up: UpChannelId| {
+            let state = &self.up_channels[up];
+            let publishes = state.unproven || state.unproven_before_barrier || !state.unconfirmed.is_empty();
+            let asks = |p: &Pending| match p {
+                Pending::Client(request, ..) | Pending::Own(request, ..) => meant == 0 || *request == meant,
+                _ => false,
+            };
+            let settles =
+                matches!(meant, basic::ACK | basic::NACK | basic::REJECT) && state.unacked.next() > 1;
+            matches!(meant, 0 | basic::PUBLISH) && publishes || settles || state.pending.iter().any(asks)
+        };
+        let concerned = owned.iter().filter(|(_, up)| concerns(*up));
+        let sessions: BTreeSet<SessionId> = concerned.map(|(c, _)| self.channels[*c].session).collect();
+        sessions.into_iter().collect()
+    }
+
+    /// Takes all channels of a connection away from those who use them.
+    fn take_bindings(&mut self, id: UpstreamId) -> Vec<(ChannelId, Lost)> {
+        let mut lost = Vec::new();
+        for up in self.upstreams[id].numbers.all() {
+            let owner = self.up_channels.get(up).and_then(|s| s.owner);
+            self.release_withheld(owner, up);
+            let Some(state) = self.up_channels.remove(up) else { continue };
+            if let Some(owner) = owner.filter(|o| self.channels.contains_key(*o)) {
+                lost.push((owner, self.forget_binding(owner, up, state)));
+            }
+        }
+        lost
+    }
+
+    fn forget_binding(&mut self, id: ChannelId, up: UpChannelId, state: UpChannel) -> Lost {
+        let channel = &mut self.channels[id];
+        let current = channel.current == Some(up);
+        channel.older.retain(|o| *o != up);
+        channel.current = channel.current.filter(|c| *c != up);
+        channel.silent.retain(|s| *s != up);
+        Lost { up, state, current }
+    }
+
+    /// Notes what a channel has lost with a binding, and answers what can be answered now.
+    fn resume(&mut self, id: ChannelId, lost: Lost, (bytes, count): (Vec<u8>, u64)) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        channel.speaking = channel.speaking.filter(|s| *s != lost.up);
+        if channel.standing != Standing::Open {
+            self.nack(id, &lost, 0);
+            // Its client is closing it: nothing is left to prove there.
+            return self.binding_closed(Some(id), lost.up);
+        }
+        let unsent = if lost.current && channel.mode == Mode::Confirm { count } else { 0 };
+        self.nack(id, &lost, unsent);
+        self.keep_lost(id, &lost);
+        if lost.current {
+            self.hold_begun(id, if unsent > 0 { bytes } else { Vec::new() }, unsent);
+        }
+        self.lose_consumers(id, &lost);
+        self.keep_requests(id, lost.state.pending);
+        self.metrics.resumes += 1;
+    }
+
+    /// basic.nack for publishes whose fate nobody knows; the last `unsent` of them have not been begun.
+    fn nack(&mut self, id: ChannelId, lost: &Lost, unsent: u64) {
+        let begun = lost.state.unconfirmed.next() - unsent;
+        for tag in lost.state.unconfirmed.iter().take_while(|t| *t < begun) {
+            let Some(tag) = self.channels[id].publishes.to_client(lost.up, tag) else { continue };
+            self.metrics.lost_publishes += 1;
+            let nack = basic::Nack { delivery_tag: tag, multiple: false, requeue: false };
+            self.tell_channel(id, Method::BasicNack(nack));
+        }
+    }
+
+    /// Deliveries that were not settled come again: what the client says of the old ones is swallowed.
+    fn keep_lost(&mut self, id: ChannelId, lost: &Lost) {
+        let channel = &mut self.channels[id];
+        for tag in lost.state.unacked.iter() {
+            if let Some(tag) = channel.deliveries.to_client(lost.up, tag) {
+                channel.lost.insert(tag);
+            }
+        }
+        channel.deliveries.retain(|s| s.up != lost.up);
+    }
+
+    /// Publishes that were not begun, and one that is not complete, join the frames that wait for the next binding. They
+    /// are counted again when they go.
+    fn hold_begun(&mut self, id: ChannelId, mut frames: Vec<u8>, unsent: u64) {
+        let channel = &mut self.channels[id];
+        channel.next_publish -= unsent;
+        channel.publishes.truncate(channel.next_publish);
+        self.metrics.published_messages -= unsent;
+        if let Some(mut assembly) = channel.assembly.take() {
+            frames.extend(assembly.take_bytes());
+        }
+        channel.content = Content::None;
+        frames.append(&mut channel.held);
+        channel.held = frames;
+        self.announced_is_over(id);
+    }
+
+    fn lose_consumers(&mut self, id: ChannelId, lost: &Lost) {
+        let asked = |tag: &[u8]| {
+            let is_it =
+                |p: &Pending| matches!(p, Pending::Client(_, Note::Consume { tag: t }, _) if **t == *tag);
+            lost.state.pending.iter().any(is_it)
+        };
+        let patience = self.now + self.config.limits.wait_limit;
+        let now = self.now;
+        let channel = &mut self.channels[id];
+        channel.consumers.retain(|c| c.up != lost.up || c.state != ConsumerState::Ending);
+        for consumer in channel.consumers.iter_mut().filter(|c| c.up == lost.up) {
+            if consumer.state == ConsumerState::Starting && asked(&consumer.tag) {
+                continue; // its request is sent again
+            }
+            consumer.state = ConsumerState::Settling;
+            consumer.settling = Vec::new();
+            consumer.settling_until = now;
+            consumer.patience = patience;
+        }
+        channel.recent_consumer = 0;
+    }
+
+    /// What the binding still owed: answered when the answer is known, else to be asked again.
+    fn keep_requests(&mut self, id: ChannelId, pending: impl IntoIterator<Item = Pending>) {
+        let channel = &mut self.channels[id];
+        for owed in pending {
+            let answer = match &owed {
+                Pending::Open
+                | Pending::Barrier
+                | Pending::Own(_, Note::Consume { .. } | Note::Cancel { .. }, _) => {
+                    continue;
+                }
+                Pending::Own(basic::QOS, ..) => continue, // told again when a consumer needs it
+                Pending::Client(basic::QOS, ..) => Method::BasicQosOk,
+                Pending::Client(confirm::SELECT, ..) => Method::ConfirmSelectOk,
+                Pending::Client(channel::FLOW, ..) => Method::ChannelFlowOk(channel::FlowOk { active: true }),
+                Pending::Client(_, Note::Cancel { tag }, _) => {
+                    Method::BasicCancelOk(basic::CancelOk { consumer_tag: tag })
+                }
+                _ => {
+                    channel.again.push_back(owed);
+                    continue;
+                }
+            };
+            let mut frame = Vec::new();
+            answer.write(channel.number, &mut frame);
+            channel.again.push_back(Pending::Local(frame.into()));
+            channel.awaiting -= 1;
+        }
+        self.answer_again(id);
+    }
+
+    /// Answers that wait for nothing are given.
+    fn answer_again(&mut self, id: ChannelId) {
+        while let Some(channel) = self.channels.get_mut(id)
+            && let Some(Pending::Local(_)) = channel.again.front()
+        {
+            let Some(Pending::Local(frame)) = channel.again.pop_front() else { return };
+            self.send_channel(id, |out| out.extend_from_slice(&frame));
+        }
+    }
+
+    /// Gives a channel that has lost a binding another one, if it needs one now.
+    fn rebind(&mut self, id: ChannelId) {
+        self.flush_afterwards(id);
+        let Some(channel) = self.channels.get_mut(id).filter(|c| c.standing == Standing::Open) else {
+            return;
+        };
+        if channel.current.is_some() {
+            self.send_again(id);
+            self.resume_answered(id);
+            return;
+        }
+        let (to, why) = match channel.switch {
+            Switch::Binding { .. } => return,
+            Switch::Proving { to, why } => (to, why),
+            _ => (channel.purpose, RESUME),
+        };
+        let needs = channel.needs_binding() || matches!(channel.switch, Switch::Proving { .. });
+        channel.switch = Switch::None;
+        if needs {
+            let consumes = to == Purpose::Publish && !channel.consumers.is_empty();
+            self.bind_again(id, if consumes { Purpose::Mixed } else { to }, why);
+        }
+    }
+
+    fn bind_again(&mut self, id: ChannelId, to: Purpose, why: usize) {
+        let channel = &mut self.channels[id];
+        let suspect = self.sessions.get(channel.session).is_some_and(|s| s.suspect);
+        channel.purpose = if suspect { Purpose::Lane } else { to };
+        channel.switch = Switch::Binding { why, rebound: true };
+        channel.moved_for = why;
+        self.request_bind(id);
+    }
+
+    /// On a new binding: what the lost one owed is asked again, in order.
+    pub(crate) fn send_again(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let Some(up) = channel.current.filter(|_| !channel.again.is_empty()) else { return };
+        let again = std::mem::take(&mut channel.again);
+        if channel.awaiting > 0 {
+            channel.awaiting_on = up;
+        }
+        for owed in again {
+            if let Pending::Client(_, Note::Consume { tag }, _) = &owed {
+                self.consumes_again(id, up, tag);
+            }
+            let state = &mut self.up_channels[up];
+            let frame = match &owed {
+                Pending::Client(_, _, Some(frame)) | Pending::Own(_, _, Some(frame)) => frame.clone(),
+                _ => {
+                    state.pending.push_back(owed);
+                    continue;
+                }
+            };
+            state.pending.push_back(owed);
+            self.pass_frame(up, &frame);
+        }
+    }
+
+    fn consumes_again(&mut self, id: ChannelId, up: UpChannelId, tag: &[u8]) {
+        let Some(at) = self.channels[id].consumer(tag) else { return };
+        let consumer = &mut self.channels[id].consumers[at];
+        consumer.up = up;
+        let prefetch = consumer.prefetch;
+        self.apply_prefetch(id, up, prefetch);
+        let state = &mut self.up_channels[up];
+        state.dirty = true;
+        state.unproven = true;
+    }
+
+    /// The broker has closed a channel because a consumer that Warren began again is refused. Its client never asked for
+    /// it: it hears that the consumer has ended, and the rest of the channel goes on. `false`: it was something else.
+    pub(crate) fn replay_refused(
+        &mut self,
+        id: ChannelId,
+        up: UpChannelId,
+        close: &channel::Close<'_>,
+    ) -> bool {
+        let consume = (close.class_id, close.method_id) == (60, 20);
+        let Some(at) = self.refused_consumer(id, up, close.reply_text).filter(|_| consume) else {
+            return false;
+        };
+        let channel = &self.channels[id];
+        let session = channel.session;
+        let consumer = &channel.consumers[at];
+        let again = consumer.exclusive && close.reply_code == 403 && self.now < consumer.patience;
+        let tells = self.sessions.get(session).is_some_and(|s| s.capabilities.consumer_cancel_notify);
+        if self.is_doomed(id, up) || !again && !tells {
+            let text = String::from_utf8_lossy(close.reply_text).into_owned();
+            let text = reply::text(320, &format!("a consumer could not be begun again: {text}"));
+            self.close_session(session, 320, &text, (0, 0), UPSTREAM);
+            return true;
+        }
+        if !again {
+            let consumer = self.channels[id].consumers.remove(at);
+            let cancel = basic::Cancel { consumer_tag: &consumer.tag, no_wait: true };
+            self.tell_channel(id, Method::BasicCancel(cancel));
+        }
+        let tag = again.then(|| self.channels[id].consumers[at].tag.clone());
+        if let Some(state) = self.free_channel(up) {
+            let lost = self.forget_binding(id, up, state);
+            self.resume(id, lost, (Vec::new(), 0));
+        }
+        if let Some(at) = tag.and_then(|tag| self.channels[id].consumer(&tag)) {
+            let later = self.now + ASK_AGAIN;
+            self.channels[id].consumers[at].settling_until = later;
+            self.wheel.schedule(later, TimerKey::Channel(id));
+        }
+        self.rebind(id);
+        true
+    }
+
+    /// The consumer that Warren began again and that a text refuses: the queue's name stands in it (consume-ok of an
+    /// earlier consumer may still be on its way, so that the order does not tell). `None` when it may be one that its
+    /// client has asked for.
+    fn refused_consumer(&self, id: ChannelId, up: UpChannelId, text: &[u8]) -> Option<usize> {
+        let channel = self.channels.get(id).filter(|c| c.standing == Standing::Open)?;
+        let text = String::from_utf8_lossy(text);
+        let begun = self.up_channels[up].pending.iter().filter_map(|p| match p {
+            Pending::Own(_, Note::Consume { tag }, _) | Pending::Client(_, Note::Consume { tag }, _) => {
+                channel.consumers.iter().position(|c| c.tag == *tag)
+            }
+            _ => None,
+        });
+        let named = |at: &usize| {
+            text.contains(&format!("'{}'", String::from_utf8_lossy(&channel.consumers[*at].queue)))
+        };
+        let candidates: Vec<usize> = begun.filter(named).collect();
+        candidates.first().copied().filter(|_| candidates.iter().all(|at| channel.consumers[*at].replayed))
+    }
+
+    /// Has somebody look whether a publisher without confirms pauses.
+    #[cold]
+    pub(crate) fn watch(&mut self, up: UpChannelId) {
+        let state = &mut self.up_channels[up];
+        state.watched = true;
+        let id = state.upstream;
+        let Some(upstream) = self.upstreams.get_mut(id) else { return };
+        upstream.watched.push(up);
+        if upstream.watched.len() == 1 {
+            self.wheel.schedule(self.now + PAUSE, TimerKey::Watch(id));
+        }
+    }
+
+    /// Publishers that pause have what they published proven.
+    pub(crate) fn watch_timer(&mut self, id: UpstreamId) {
+        let Some(upstream) = self.upstreams.get_mut(id).filter(|u| u.stage == Stage::Ready) else { return };
+        let mut watched = std::mem::take(&mut upstream.watched);
+        watched.retain(|up| {
+            let Some(state) = self.up_channels.get_mut(*up) else { return false };
+            let goes_on = state.owner.is_some() && state.risky && std::mem::take(&mut state.busy);
+            state.watched = goes_on;
+            let pauses = !goes_on && state.owner.is_some() && state.risky && !state.closing;
+            if pauses && !state.barrier_is_out() {
+                self.send_barrier(*up);
+            }
+            goes_on
+        });
+        if !watched.is_empty() {
+            self.wheel.schedule(self.now + PAUSE, TimerKey::Watch(id));
+        }
+        if let Some(upstream) = self.upstreams.get_mut(id) {
+            upstream.watched = watched;
+        }
+    }
+}
+
+impl Channel {
+    /// Whether something waits for a binding.
+    fn needs_binding(&self) -> bool {
+        !self.again.is_empty() || !self.held.is_empty() || !self.consumers.is_empty()
+    }
+}
