@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use warren_broker::{ConfirmStyle, Options, User};
+use warren_broker::{ConfirmStyle, Options, Quirks, User};
 use warren_engine::config::{Config, Limits};
 
 use crate::client::plan::ROLES;
@@ -145,7 +145,7 @@ impl Scenario {
         }
         if self.is_lavinmq() {
             options = Options { product: "LavinMQ".to_owned(), version: "2.9.0".to_owned(), ..options };
-            options.default_prefetch = u16::MAX;
+            (options.default_prefetch, options.quirks) = (u16::MAX, Quirks::of_lavinmq());
         }
         Options {
             users: self.users.iter().map(|name| User::new(name, name)).collect(),

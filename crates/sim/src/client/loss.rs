@@ -14,7 +14,7 @@ use crate::cover::Path;
 use crate::fault::Expected;
 use crate::oracle::loss::TakenBack;
 use crate::oracle::message::Fate;
-use crate::oracle::{ChanIx, Check};
+use crate::oracle::{ChanIx, Check, QueueIx};
 
 /// Milliseconds for which a publisher may be idle before Warren must have proven what it published.
 const PATIENCE: u64 = 5000;
@@ -156,7 +156,10 @@ impl Client {
     }
 
     /// All that a loss has brought about is over. Counts those who got through it.
-    pub fn is_settled_again(&mut self, ctx: &mut Ctx<'_>) {
+    ///
+    /// # Errors
+    /// When a consumer that could not begin again was not told so.
+    pub fn is_settled_again(&mut self, ctx: &mut Ctx<'_>) -> Check {
         if !std::mem::take(&mut self.suspected).is_empty() && self.stage == Stage::Open {
             ctx.cover.hit(Path::SuspectSpared);
         }
@@ -164,6 +167,43 @@ impl Client {
         let faced_loss = std::mem::take(&mut self.faced_loss);
         if self.excused.take().is_none() && faced_loss && self.stage == Stage::Open {
             ctx.cover.hit(Path::KeptThroughLoss);
+        }
+        let open = self.channels.iter().filter(|c| c.state == State::Open && self.stage == Stage::Open);
+        let waits = |c: &&Consumer| c.life == Life::Active && ctx.oracle.queues[c.queue].taken;
+        match open.flat_map(|c| &c.consumers).find(waits) {
+            Some(consumer) => {
+                let tag = String::from_utf8_lossy(&consumer.tag);
+                Err(format!("client {}: the end of consumer '{tag}' was not told", self.me.session))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A consumer on a queue of the client's own that it could lose without having done anything: the channel's place, the
+    /// queue, and the consumer's tag.
+    pub fn could_lose(&self, ctx: &Ctx<'_>) -> Option<(usize, QueueIx, Vec<u8>)> {
+        if self.stage != Stage::Open || self.vanishing || self.doom.is_some() || !self.tx.is_empty() {
+            return None;
+        }
+        self.channels.iter().enumerate().find_map(|(place, c)| {
+            let own = c.own.as_ref().filter(|own| own.named && !own.auto_delete)?;
+            let idle = c.state == State::Open && c.is_settled() && c.outgoing.is_empty() && !c.doomed;
+            let queue = &ctx.oracle.queues[own.queue];
+            let fits = idle && c.mode != Mode::Tx && !queue.exclusive && !queue.name.is_empty();
+            let live = |consumer: &&Consumer| consumer.queue == own.queue && consumer.life == Life::Active;
+            let consumer = c.consumers.iter().find(live).filter(|_| fits)?;
+            Some((place, own.queue, consumer.tag.clone()))
+        })
+    }
+
+    /// The queue of the channel at `place` was taken away.
+    pub fn loses_queue(&mut self, place: usize, ctx: &mut Ctx<'_>) {
+        if let Some(own) = &self.channels[place].own {
+            ctx.oracle.queues[own.queue].taken = true;
+        }
+        self.channels[place].queue_is_gone(ctx);
+        if !self.me.cancel_notify {
+            self.excuse("its replay is refused and it wants no basic.cancel");
         }
     }
 
@@ -210,6 +250,7 @@ impl Channel {
     /// Notes what is uncertain from now on. True when a consumer's queue is gone for good.
     fn lose(&mut self, loss: &Loss, delivered: u64, ctx: &mut Ctx<'_>) -> bool {
         ctx.oracle.loosen(self.chan, delivered);
+        ctx.oracle.loosen_accepted(self.unconfirmed.values().copied());
         self.settled_tag = None;
         let Some(own) = &mut self.own else { return false };
         own.content = None;

@@ -36,6 +36,16 @@ impl Oracle {
         }
     }
 
+    /// The confirms of these may have been under way in a connection that is lost.
+    pub fn loosen_accepted(&mut self, ids: impl Iterator<Item = MsgId>) {
+        for id in ids {
+            let message = &mut self.messages[id];
+            if message.accepted.is_some() {
+                message.loose.get_or_insert(self.losses);
+            }
+        }
+    }
+
     /// A connection is lost: those who are gone will not hear what became of their publishes.
     pub fn loosen_the_gone(&mut self) {
         for chan in 0..self.chans.len() {

@@ -54,6 +54,8 @@ pub struct Queue {
     pub exclusive: bool,
     /// Its owner deleted it, or ended.
     pub deleted: bool,
+    /// Somebody else deleted it, or took the right to it: its consumers must be told.
+    pub taken: bool,
 }
 
 /// The record.
@@ -93,6 +95,7 @@ impl Oracle {
             lossy: false,
             exclusive: false,
             deleted: false,
+            taken: false,
         });
         self.queues.len() - 1
     }

@@ -22,6 +22,8 @@ pub(super) struct Trouble {
     /// When something last did.
     last: Option<u64>,
     refusing_since: Option<u64>,
+    /// When it last ended, and since when it had lasted.
+    refused_until: Option<(u64, u64)>,
     alarm: bool,
     /// Another one comes within a few steps.
     storm: bool,
@@ -77,7 +79,9 @@ impl World {
     /// The broker is gone: every connection breaks, and new ones are refused, for a while.
     fn outage(&mut self, targets: &[usize]) -> Check {
         self.hit(Path::Outage);
-        self.trouble.refusing_since.get_or_insert(self.now);
+        // A return that is too short to be of use is none.
+        let lasts = self.trouble.refused_until.filter(|&(until, _)| self.now <= until + RESUMES_WITHIN);
+        self.trouble.refusing_since.get_or_insert(lasts.map_or(self.now, |(_, since)| since));
         self.befall(&Fault::Refuse(true))?;
         for &place in targets {
             let fault = if self.rng.chance(1, 2) {
@@ -104,6 +108,7 @@ impl World {
             if self.now >= since + WAITS_FOR {
                 self.clients.iter_mut().for_each(|client| client.has_waited());
             }
+            self.trouble.refused_until = Some((self.now, since));
             self.befall(&Fault::Refuse(false))?;
         }
         if std::mem::take(&mut self.trouble.alarm) {
@@ -157,7 +162,7 @@ impl World {
         self.let_time_pass(self.now + RESUMES_WITHIN)?;
         let (mut outside, _) = self.outside(1);
         for client in outside.clients.iter_mut() {
-            client.is_settled_again(&mut outside.ctx);
+            client.is_settled_again(&mut outside.ctx)?;
         }
         outside.ctx.oracle.causes.clear();
         Ok(())
@@ -168,13 +173,44 @@ impl World {
         let Some(misfortune) = self.scenario.misfortune else { return Ok(()) };
         for _ in 0..self.rng.below(4) {
             self.hit(Path::LostWhenQuiet);
-            self.misfortune(misfortune)?;
+            if !self.take_a_queue_away()? {
+                self.misfortune(misfortune)?;
+            }
             if self.rng.chance(1, 2) {
                 self.settle()?;
                 self.audit()?;
             }
         }
         Ok(())
+    }
+
+    /// A connection is lost, and before its consumers are back somebody deletes the queue of one, or takes the right to
+    /// read from it. False when there is none to do this to.
+    fn take_a_queue_away(&mut self) -> Check<bool> {
+        let mut found = None;
+        let (outside, middle) = self.outside(1);
+        for (place, client) in outside.clients.iter().enumerate() {
+            if let (Some((channel, queue, tag)), Middle::Warren(warren)) =
+                (client.could_lose(&outside.ctx), &*middle)
+            {
+                let upstream = warren.consumes_on(&tag, &outside.broker.tap);
+                found = upstream.map(|upstream| (place, channel, queue, upstream)).or(found);
+            }
+        }
+        let Some((place, channel, queue, upstream)) = found else { return Ok(false) };
+        self.befall(&Fault::LoseUpstream { place: upstream, lingers: false })?;
+        let gone = self.rng.chance(1, 2);
+        let (outside, _) = self.outside(1);
+        let vhost = &outside.ctx.scenario.vhosts[outside.ctx.oracle.queues[queue].vhost];
+        let name = outside.ctx.oracle.queues[queue].name.clone();
+        if gone {
+            outside.broker.broker.delete_queue(vhost, &name);
+        } else {
+            outside.broker.broker.deny_reading(&name);
+        }
+        let mut ctx = outside.ctx;
+        outside.clients[place].loses_queue(channel, &mut ctx);
+        Ok(true)
     }
 
     /// Tells clients that the broker has taken back what they hold.

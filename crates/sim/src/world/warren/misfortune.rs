@@ -8,6 +8,7 @@ use crate::client::loss::Loss;
 use crate::cover::Path;
 use crate::fault::{Expected, Fault};
 use crate::oracle::Check;
+use crate::oracle::tap::Tap;
 use crate::world::Place;
 
 impl Warren {
@@ -16,6 +17,15 @@ impl Warren {
         let fits = |u: &super::Upstream| u.conn.is_some() && u.ending == Ending::Never && u.loss.is_none();
         let places = self.upstreams.iter().enumerate();
         places.filter(|(_, u)| u.as_ref().is_some_and(fits)).map(|(place, _)| place).collect()
+    }
+
+    /// The upstream connection that a consumer is on.
+    pub(in crate::world) fn consumes_on(&self, tag: &[u8], tap: &Tap) -> Option<Place> {
+        let mut targets = self.targets().into_iter();
+        targets.find(|&place| {
+            let conn = self.upstreams[place].as_ref().and_then(|u| u.conn);
+            conn.is_some_and(|conn| tap.consumer_tags(conn).iter().any(|t| t == tag))
+        })
     }
 
     /// Whether the engine has yet to find out that something has happened to one of its connections.
