@@ -84,6 +84,10 @@ impl Client {
         if loss.lane && self.owns_something(ctx) {
             self.excuse("it has what lives as long as a connection");
         }
+        if loss.lane && self.excused.is_some() {
+            // A connection of its own was closed, and it cannot go on without: it may be told why.
+            self.suspected.extend(loss.blame);
+        }
     }
 
     /// Logins may fail when connections break.
@@ -103,7 +107,9 @@ impl Client {
         if self.is_unlucky() && matches!(code, 320 | 403 | 506 | 530) {
             return true;
         }
-        if self.excused.is_some() && code == 320 || self.waited && code == 506 {
+        let text = String::from_utf8_lossy(close.reply_text);
+        let waited = text.contains("none became free within") || text.contains("answered within");
+        if self.excused.is_some() && code == 320 || self.waited && matches!(code, 320 | 506) && waited {
             let why = self.excused.unwrap_or_default();
             ctx.trace.line(format_args!("client {} is closed by a loss: {why}", self.me.session));
             ctx.cover.hit(Path::ClosedByLoss);
@@ -142,7 +148,6 @@ impl Client {
     /// The broker was away for longer than a session waits.
     pub fn has_waited(&mut self) {
         self.waited = true;
-        self.excuse("it has waited for too long");
     }
 
     /// The engine may close this session with 320.

@@ -1,6 +1,7 @@
 //! When things go wrong, and when they are well again.
 
 use super::{Middle, World};
+use crate::client::Client;
 use crate::cover::Path;
 use crate::fault::{CAUSES, Fault, Misfortune};
 use crate::oracle::Check;
@@ -11,6 +12,9 @@ const LOGINS_RECOVER: u64 = 3000;
 /// Milliseconds within which everything resumes once the broker is back.
 const RESUMES_WITHIN: u64 = 5000;
 
+/// Milliseconds without anything going wrong after which whoever waited has what it waited for.
+const REST: u64 = 15_000;
+
 /// For how long a session may wait for a broker before it is closed, less what the clock may jump at once.
 const WAITS_FOR: u64 = 27_000;
 
@@ -19,11 +23,10 @@ const WAITS_FOR: u64 = 27_000;
 pub(super) struct Trouble {
     /// Something has gone wrong since all was quiet.
     any: bool,
-    /// When something last did.
+    /// When something last did, and since when there was no rest in between.
     last: Option<u64>,
+    since: Option<u64>,
     refusing_since: Option<u64>,
-    /// When it last ended, and since when it had lasted.
-    refused_until: Option<(u64, u64)>,
     alarm: bool,
     /// Another one comes within a few steps.
     storm: bool,
@@ -72,6 +75,9 @@ impl World {
     }
 
     fn befall(&mut self, fault: &Fault) -> Check {
+        let rested = self.trouble.last.is_none_or(|last| self.now > last + REST);
+        let since = self.trouble.since.filter(|_| !rested).unwrap_or(self.now);
+        self.trouble.since = Some(since);
         (self.trouble.any, self.trouble.last) = (true, Some(self.now));
         self.inflict(fault)
     }
@@ -79,9 +85,7 @@ impl World {
     /// The broker is gone: every connection breaks, and new ones are refused, for a while.
     fn outage(&mut self, targets: &[usize]) -> Check {
         self.hit(Path::Outage);
-        // A return that is too short to be of use is none.
-        let lasts = self.trouble.refused_until.filter(|&(until, _)| self.now <= until + RESUMES_WITHIN);
-        self.trouble.refusing_since.get_or_insert(lasts.map_or(self.now, |(_, since)| since));
+        self.trouble.refusing_since.get_or_insert(self.now);
         self.befall(&Fault::Refuse(true))?;
         for &place in targets {
             let fault = if self.rng.chance(1, 2) {
@@ -104,11 +108,8 @@ impl World {
 
     /// The broker takes connections again, and there is no alarm.
     pub(super) fn end_what_lasts(&mut self) -> Check {
-        if let Some(since) = self.trouble.refusing_since.take() {
-            if self.now >= since + WAITS_FOR {
-                self.clients.iter_mut().for_each(|client| client.has_waited());
-            }
-            self.trouble.refused_until = Some((self.now, since));
+        self.note_waiting();
+        if self.trouble.refusing_since.take().is_some() {
             self.befall(&Fault::Refuse(false))?;
         }
         if std::mem::take(&mut self.trouble.alarm) {
@@ -117,10 +118,11 @@ impl World {
         Ok(())
     }
 
-    /// Whether the broker has been away for longer than sessions wait, as seen when a client is told so.
+    /// Whether trouble has lasted for longer than sessions wait, as seen when a client is told so.
     pub(super) fn note_waiting(&mut self) {
-        if self.trouble.refusing_since.is_some_and(|since| self.now >= since + WAITS_FOR) {
-            self.clients.iter_mut().for_each(|client| client.has_waited());
+        let lasts = self.trouble.refusing_since.is_some() || self.trouble.any;
+        if lasts && self.trouble.since.is_some_and(|since| self.now >= since + WAITS_FOR) {
+            self.clients.iter_mut().for_each(Client::has_waited);
         }
     }
 
