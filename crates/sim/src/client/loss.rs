@@ -76,7 +76,7 @@ impl Client {
             }
         }
         let nacked = |c: &Channel| c.state != State::Free && c.doomed && c.mode == Mode::Confirm;
-        if !closes && !self.vanishing && self.channels.iter().any(nacked) {
+        if !self.vanishing && self.channels.iter().any(nacked) {
             // Whether its error was answered with an error or with a nack is not for this client to find out.
             self.channels.iter_mut().filter(|c| nacked(c)).for_each(|c| c.become_murky(ctx));
             self.break_off(ctx);
@@ -95,7 +95,7 @@ impl Client {
         self.unlucky && !self.me.open
     }
 
-    /// It logs in while connections break.
+    /// Connections break while it logs in, or while it may vanish.
     pub fn comes_in_trouble(&mut self) {
         self.unlucky = true;
     }

@@ -91,7 +91,7 @@ pub struct Client {
     doom: Option<(u16, u32)>,
     /// Tags and names given out so far.
     names: u32,
-    /// Connections broke while it logged in.
+    /// Connections broke since all was quiet.
     unlucky: bool,
     /// A connection was lost since all was quiet.
     faced_loss: bool,

@@ -78,6 +78,7 @@ impl World {
         let rested = self.trouble.last.is_none_or(|last| self.now > last + REST);
         let since = self.trouble.since.filter(|_| !rested).unwrap_or(self.now);
         self.trouble.since = Some(since);
+        self.clients.iter_mut().for_each(Client::comes_in_trouble);
         (self.trouble.any, self.trouble.last) = (true, Some(self.now));
         self.inflict(fault)
     }
