@@ -38,7 +38,7 @@ pub enum Expected {
 }
 
 /// What the engine does as it is now: what `--faults` expects of it.
-pub const ENGINE: Expected = Expected::Closes;
+pub const ENGINE: Expected = Expected::Resumes;
 
 /// Codes that RabbitMQ closes connections with for reasons that no client can see.
 pub const CAUSES: [u16; 3] = [541, 541, 506];

@@ -131,7 +131,8 @@ impl Channel {
         // A loss may have taken the returns of those before, or of queues that others would have gone to.
         let place = self.returns_due.iter().position(|&due| due == id);
         let before = self.returns_due.iter().take(place.unwrap_or(0));
-        if !self.murky && (place.is_none() || { before }.any(|&due| ctx.oracle.messages[due].loose.is_none())) {
+        if !self.murky && (place.is_none() || { before }.any(|&due| ctx.oracle.messages[due].loose.is_none()))
+        {
             return Err(format!("message {id} was returned, due was {:?}", self.returns_due.front()));
         }
         self.returns_due.retain(|&due| due != id);

@@ -6,7 +6,7 @@
 use warren_broker::ConnId;
 use warren_wire::method::{connection, exchange, tx};
 
-use super::channel::{Channel, Consumer, Hold, Held, Life, Mode, State};
+use super::channel::{Channel, Consumer, Held, Hold, Life, Mode, State};
 use super::handshake::Stage;
 use super::replies::{Expect, Mail};
 use super::{Client, Ctx};
@@ -60,7 +60,8 @@ impl Client {
         }
         let active = self.last_written + PATIENCE >= ctx.now || self.has_outgoing() || !self.tx.is_empty();
         let busy = active || self.channels.iter().any(|c| c.state != State::Free && !c.is_settled());
-        if let Some(code) = loss.blame.filter(|_| busy || closes || self.owns_something(ctx)) {
+        // What happens on a lane is its session's own doing, as if there were no Warren; whose it is cannot be seen here.
+        if let Some(code) = loss.blame.filter(|_| busy || closes || loss.lane) {
             self.suspected.push(code);
         }
         let cancel_notify = self.me.cancel_notify;
@@ -83,10 +84,6 @@ impl Client {
         }
         if loss.lane && self.owns_something(ctx) {
             self.excuse("it has what lives as long as a connection");
-        }
-        if loss.lane && self.excused.is_some() {
-            // A connection of its own was closed, and it cannot go on without: it may be told why.
-            self.suspected.extend(loss.blame);
         }
     }
 
@@ -239,7 +236,9 @@ impl Channel {
         let in_tx = !(self.tx_publishes.is_empty() && self.tx_settles.is_empty()) || self.committing;
         let replies = |c: &Consumer| c.reply && c.life != Life::Ended;
         Some(match () {
-            () if (self.mode != Mode::Confirm || self.plain_before) && publishes => "a plain publish may be lost",
+            () if (self.mode != Mode::Confirm || self.plain_before) && publishes => {
+                "a plain publish may be lost"
+            }
             () if self.risked_at.is_some_and(|at| at + PATIENCE >= ctx.now) => "a request may be lost",
             () if self.doomed => "an error may be lost",
             () if self.expect.iter().any(risky) => "a request that cannot be repeated may be lost",
@@ -304,9 +303,8 @@ impl Channel {
         };
         let consumers = &self.consumers;
         let held = self.held.values_mut().chain(self.tx_settles.iter_mut().map(|(_, held, _)| held));
-        let fits = |held: &&mut Held| {
-            held.msg == back.id && held.hold != Hold::Stale && of_tag(consumers, held)
-        };
+        let fits =
+            |held: &&mut Held| held.msg == back.id && held.hold != Hold::Stale && of_tag(consumers, held);
         let Some(held) = held.filter(fits).min_by_key(|held| held.hold != Hold::Fresh) else {
             let tag = back.tag.as_ref();
             let live = self.consumers.iter_mut().find(|c| Some(&c.tag) == tag && c.life != Life::Ended);
@@ -342,7 +340,9 @@ impl Channel {
         }
         for id in self.take_unconfirmed(tag, multiple)? {
             if ctx.oracle.messages[id].loose.is_none() {
-                return Err(format!("message {id} was nacked, and no connection was lost that may have had it"));
+                return Err(format!(
+                    "message {id} was nacked, and no connection was lost that may have had it"
+                ));
             }
             ctx.cover.hit(Path::NackedAtLoss);
             self.returns_due.retain(|&due| due != id);
@@ -350,4 +350,3 @@ impl Channel {
         Ok(())
     }
 }
-

@@ -311,8 +311,10 @@ impl TapConn {
         self.open |= method == Some(Method::ConnectionOpenOk);
         let Some(chan) = self.chans.get_mut(&frame.channel) else { return Ok(None) };
         match method {
-            Some(Method::ChannelClose(_)) => {
-                chan.end(false, oracle);
+            Some(Method::ChannelClose(m)) => {
+                // A consumer that began again may be refused, and its client's channel lives on.
+                let replay = oracle.losses > 0 && (m.class_id, m.method_id) == (60, 20);
+                chan.end(replay, oracle);
                 chan.closing = true;
                 Ok(None)
             }

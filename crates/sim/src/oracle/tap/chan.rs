@@ -7,7 +7,7 @@ use warren_wire::method::basic;
 use warren_wire::{BasicProperties, ContentHeader, Method};
 
 use crate::oracle::chan::Settle;
-use crate::oracle::loss::{Taker, TakenBack};
+use crate::oracle::loss::{TakenBack, Taker};
 use crate::oracle::message::MsgId;
 use crate::oracle::{ChanIx, Check, Oracle};
 
