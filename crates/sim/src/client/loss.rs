@@ -13,7 +13,6 @@ use super::{Client, Ctx};
 use crate::cover::Path;
 use crate::fault::Expected;
 use crate::oracle::loss::TakenBack;
-use crate::oracle::message::Fate;
 use crate::oracle::{ChanIx, Check, QueueIx};
 
 /// Milliseconds for which a publisher may be idle before Warren must have proven what it published.
@@ -22,9 +21,6 @@ const PATIENCE: u64 = 5000;
 /// The engine ends sessions with a channel in transaction mode even when no transaction is open: more than the design
 /// asks for, and no more than a broker's end would do.
 const TX_ENDS: bool = true;
-
-/// Messages among which those of a doomed channel are looked for.
-const LATEST: usize = 500;
 
 /// The end of an upstream connection that the engine did not want.
 #[derive(Clone, Debug)]
@@ -77,10 +73,12 @@ impl Client {
             }
         }
         let nacked = |c: &Channel| c.state != State::Free && c.doomed && c.mode == Mode::Confirm;
-        if !self.vanishing && self.channels.iter().any(nacked) {
+        if self.channels.iter().any(nacked) {
             // Whether its error was answered with an error or with a nack is not for this client to find out.
             self.channels.iter_mut().filter(|c| nacked(c)).for_each(|c| c.become_murky(ctx));
-            self.break_off(ctx);
+            if !self.vanishing {
+                self.break_off(ctx);
+            }
         }
         if loss.lane && self.owns_something(ctx) {
             self.excuse("it has what lives as long as a connection");
@@ -181,6 +179,14 @@ impl Client {
         }
     }
 
+    /// Whether what it holds may not be all that it got.
+    pub fn is_getting(&self) -> bool {
+        let getting = |c: &Channel| {
+            c.recovering || c.incoming.is_some() || c.expect.iter().any(|e| matches!(e, Expect::Get { .. }))
+        };
+        self.channels.iter().any(|c| c.state != State::Free && getting(c))
+    }
+
     /// A consumer on a queue of the client's own that it could lose without having done anything: the channel's place, the
     /// queue, and the consumer's tag.
     pub fn could_lose(&self, ctx: &Ctx<'_>) -> Option<(usize, QueueIx, Vec<u8>)> {
@@ -256,6 +262,16 @@ impl Channel {
         ctx.oracle.loosen(self.chan, delivered);
         ctx.oracle.loosen_accepted(self.unconfirmed.values().copied());
         self.settled_tag = None;
+        for expect in &mut self.expect {
+            // What is in a queue of its own is not known any more.
+            match expect {
+                Expect::DeclareOk(_, count) | Expect::PurgeOk(count) | Expect::DeleteOk(count) => {
+                    *count = None
+                }
+                Expect::Get { exactly, .. } => *exactly = None,
+                _ => {}
+            }
+        }
         let Some(own) = &mut self.own else { return false };
         own.content = None;
         let (queue, auto_delete) = (own.queue, own.auto_delete);
@@ -287,12 +303,7 @@ impl Channel {
 
     fn become_murky(&mut self, ctx: &mut Ctx<'_>) {
         self.murky = true;
-        let losses = ctx.oracle.losses;
-        let latest = ctx.oracle.messages.iter_mut().rev().take(LATEST);
-        for message in latest.filter(|m| m.chan == self.chan && m.fate == Fate::Never) {
-            message.fate = Fate::Open;
-            message.loose.get_or_insert(losses);
-        }
+        ctx.oracle.spare(self.chan);
     }
 
     fn take_back(&mut self, back: &TakenBack, ctx: &mut Ctx<'_>) -> bool {

@@ -201,6 +201,7 @@ impl Client {
                     || self.plan.login != Login::Right && ctx.scenario.stall_every > 0 =>
             {
                 ctx.cover.hit(Path::LoginRefused);
+                self.give_up(ctx);
             }
             // The same goes for one that committed an error, and for one that a loss has cost its connection.
             _ if self.is_unlucky() || self.excused.is_some() || !self.suspected.is_empty() => self.give_up(ctx),

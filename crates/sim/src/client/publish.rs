@@ -62,6 +62,7 @@ impl Channel {
         if let (Some(codes), false) = (publish.offence, self.doomed) {
             self.expect.push_back(super::replies::Expect::Error { codes, method: basic::PUBLISH });
             self.doomed = true;
+            ctx.oracle.chans[self.chan].may_be_spared = self.mode == Mode::Confirm;
         }
         id
     }

@@ -4,7 +4,7 @@ use warren_broker::Broker;
 
 use super::{Check, Kind, Oracle, QueueIx};
 use crate::client::Client;
-use crate::client::channel::{Life, State};
+use crate::client::channel::{Consumer, Held, Hold, Life, State};
 use crate::scenario::Scenario;
 
 /// Holds all that is recorded against the broker and the clients.
@@ -80,9 +80,12 @@ fn consumers(ix: QueueIx, oracle: &Oracle, broker: &Broker, vhost: &str, clients
     let (mut live, mut moving) = (0, 0);
     for client in clients {
         for channel in client.channels.iter().filter(|c| c.state != State::Free) {
-            for consumer in channel.consumers.iter().filter(|c| c.queue == ix && c.life != Life::Ended) {
+            let here = |c: &Consumer| c.queue == ix && c.life != Life::Ended;
+            for (place, consumer) in channel.consumers.iter().enumerate().filter(|(_, c)| here(c)) {
                 live += 1;
-                if consumer.prefetch > 0 && consumer.unacked > 0 {
+                // After a loss it may be the second copy that is held in vain.
+                let doubtful = |held: &Held| held.consumer == Some(place) && held.hold == Hold::Unsure;
+                if consumer.prefetch > 0 && (consumer.unacked > 0 || channel.held.values().any(doubtful)) {
                     // Warren may be moving it: with a small prefetch it begins again when its client has settled
                     // what it holds, so that it never holds more than it asked for.
                     moving += 1;

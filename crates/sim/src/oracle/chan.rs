@@ -40,6 +40,8 @@ pub struct Chan {
     sealed: usize,
     settles: Vec<(MsgId, Settle, u64)>,
     settles_sealed: usize,
+    /// It turned confirms on, and has published what closes it.
+    pub may_be_spared: bool,
     /// The connections that its publishes came through: the last of each, and when.
     pub taken_by: Vec<(Taker, MsgId, u64)>,
 }
@@ -57,6 +59,7 @@ impl Chan {
             sealed: 0,
             settles: Vec::new(),
             settles_sealed: 0,
+            may_be_spared: false,
             taken_by: Vec::new(),
         }
     }

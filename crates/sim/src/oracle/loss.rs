@@ -2,8 +2,11 @@
 
 use warren_broker::ConnId;
 
-use super::message::MsgId;
+use super::message::{Fate, MsgId};
 use super::{ChanIx, Oracle};
+
+/// Messages among which those of one channel are looked for.
+const LATEST: usize = 500;
 
 /// The connection through which something came to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,16 @@ impl Oracle {
         }
     }
 
+    /// The publish that would have closed a confirm channel may be nacked instead: then those after it arrive.
+    pub fn spare(&mut self, chan: ChanIx) {
+        let losses = self.losses;
+        let latest = self.messages.iter_mut().rev().take(LATEST);
+        for message in latest.filter(|m| m.chan == chan && m.fate == Fate::Never) {
+            message.fate = Fate::Open;
+            message.loose.get_or_insert(losses);
+        }
+    }
+
     /// The confirms of these may have been under way in a connection that is lost.
     pub fn loosen_accepted(&mut self, ids: impl Iterator<Item = MsgId>) {
         for id in ids {
@@ -51,6 +64,9 @@ impl Oracle {
         for chan in 0..self.chans.len() {
             if !self.chans[chan].alive && self.chans[chan].has_outstanding() {
                 self.loosen(chan, u64::MAX - 1);
+            }
+            if !self.chans[chan].alive && std::mem::take(&mut self.chans[chan].may_be_spared) {
+                self.spare(chan);
             }
         }
     }

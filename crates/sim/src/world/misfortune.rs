@@ -75,7 +75,8 @@ impl World {
     }
 
     fn befall(&mut self, fault: &Fault) -> Check {
-        let rested = self.trouble.last.is_none_or(|last| self.now > last + REST);
+        let lasts = self.trouble.refusing_since.is_some();
+        let rested = !lasts && self.trouble.last.is_none_or(|last| self.now > last + REST);
         let since = self.trouble.since.filter(|_| !rested).unwrap_or(self.now);
         self.trouble.since = Some(since);
         self.clients.iter_mut().for_each(Client::comes_in_trouble);
@@ -110,8 +111,9 @@ impl World {
     /// The broker takes connections again, and there is no alarm.
     pub(super) fn end_what_lasts(&mut self) -> Check {
         self.note_waiting();
-        if self.trouble.refusing_since.take().is_some() {
+        if self.trouble.refusing_since.is_some() {
             self.befall(&Fault::Refuse(false))?;
+            self.trouble.refusing_since = None;
         }
         if std::mem::take(&mut self.trouble.alarm) {
             self.befall(&Fault::Alarm(false))?;
@@ -227,8 +229,10 @@ impl World {
             let chan = back.tag.as_ref().and_then(|tag| outside.ctx.oracle.tags.get(tag)).map(|t| t.0);
             let message = &mut outside.ctx.oracle.messages[back.id];
             message.taken_back = true;
-            // One that was got may be any copy of those that went to several queues.
-            let certain = chan.is_some() || back.tag.is_none() && message.targets.len() == 1;
+            // One that was got may be any copy of those that went to several queues, or be on its way still.
+            let single = message.targets.len() == 1;
+            let gets = outside.clients.iter().any(Client::is_getting);
+            let certain = chan.is_some() || back.tag.is_none() && single && !gets;
             let mut clients = outside.clients.iter_mut();
             if !certain || !clients.any(|client| client.take_back(&back, chan, &mut outside.ctx)) {
                 outside.ctx.oracle.messages[back.id].slack += 1;

@@ -24,6 +24,8 @@ pub(super) struct TapChan {
     consumers: BTreeMap<Vec<u8>, Subscriber>,
     /// Consumers whose tags the broker has not told yet, in order.
     unnamed: VecDeque<Subscriber>,
+    /// Consumers without acknowledgements that have ended.
+    past: Vec<Vec<u8>>,
     /// Tags that deliveries came under.
     tags: Vec<Vec<u8>>,
     get_no_ack: bool,
@@ -212,7 +214,8 @@ impl TapChan {
             }
             Method::BasicCancelOk(basic::CancelOk { consumer_tag })
             | Method::BasicCancel(basic::Cancel { consumer_tag, .. }) => {
-                self.consumers.remove(consumer_tag);
+                let ended = self.consumers.remove(consumer_tag).filter(|c| c.no_ack);
+                self.past.extend(ended.map(|_| consumer_tag.to_vec()));
             }
             _ => {}
         }
@@ -249,6 +252,12 @@ impl TapChan {
                 Some(&(_, queue)) => oracle.queues[queue].lossy = true,
                 // Its client does not know the tag yet.
                 None => oracle.make_lossy(&consumer.queue),
+            }
+        }
+        for tag in self.past.drain(..).filter(|_| lost) {
+            // What was delivered before its end may not have been read.
+            if let Some(&(_, queue)) = oracle.tags.get(&tag) {
+                oracle.queues[queue].lossy = true;
             }
         }
         self.publish = None;
