@@ -19,5 +19,6 @@ mod publishing;
 mod queues;
 mod raw;
 mod readme;
+mod resume;
 mod stopping;
 mod tls;
