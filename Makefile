@@ -2,8 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help deps build test docs lint deny simulate bench fuzz clean
 
-# How many seeds `make simulate` runs, and how long `make fuzz` fuzzes each target, in seconds.
+# How many seeds `make simulate` runs on how many threads, and how long `make fuzz` fuzzes each target, in seconds.
 SEEDS ?= 1000
+THREADS ?= 1
 SECONDS_EACH ?= 60
 # Most tests wait for sockets and timers, not for a processor.
 export RUST_TEST_THREADS ?= 4
@@ -31,8 +32,9 @@ lint: ## Check formatting, and clippy with warnings as errors
 deny: ## Check licences, sources, bans and advisories of all dependencies (needs cargo-deny)
 	@scripts/check-dependencies
 
-simulate: ## Run the simulation: make simulate SEEDS=100000
-	cargo run --release --package warren-sim -- --seeds $(SEEDS)
+simulate: ## Run the simulation: make simulate SEEDS=100000, or STEPS=2g; FAULTS=1 breaks connections; THREADS=2
+	cargo run --release --package warren-sim -- $(if $(STEPS),--total $(STEPS),--seeds $(SEEDS)) \
+		--threads $(THREADS) $(if $(FAULTS),--faults)
 
 bench: deps ## Measure Warren beside HAProxy and beside no proxy: make bench ARGS="--help"
 	cargo build --release --package warren

@@ -3,6 +3,7 @@
 use crate::broker::{Broker, ConnId};
 use crate::connection::State;
 use crate::fault::Fault;
+use crate::options::Access;
 
 impl Broker {
     /// The broker closes a connection: `connection.close` with `code` and its name before `detail`, class and method 0.
@@ -54,6 +55,20 @@ impl Broker {
             c.begin_work();
             c.unblock();
             c.end_work();
+        }
+    }
+
+    /// Somebody deletes a queue. False when there is none of the name.
+    pub fn delete_queue(&mut self, vhost: &str, name: &[u8]) -> bool {
+        let vhost = self.core.vhosts.iter().position(|v| v.name == vhost);
+        let queue = vhost.and_then(|vhost| self.core.find_queue(vhost, name));
+        queue.map(|queue| self.core.delete_queue(queue)).is_some()
+    }
+
+    /// Nobody has the right to read from the queue of this name any more, and everybody from all others.
+    pub fn deny_reading(&mut self, name: &[u8]) {
+        for user in &mut self.core.options.users {
+            user.read = Access::AllBut(name.to_vec());
         }
     }
 

@@ -6,7 +6,7 @@ use warren_wire::frame::{
     FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD, Frame, FrameError,
     HEADER_LEN, announced_len, next_frame,
 };
-use warren_wire::method::{MethodError, method_id};
+use warren_wire::method::{MethodError, channel, method_id};
 
 use crate::call::{Call, unimplemented_method};
 use crate::channel::Channel;
@@ -189,6 +189,11 @@ impl Connection {
             }
             (Life::Closing, Method::ChannelCloseOk) => {
                 self.drop_slot(number);
+                Ok(())
+            }
+            (Life::Closing, Method::ChannelFlow(m)) if core.options.quirks.flow_outlives_channel => {
+                let ok = channel::FlowOk { active: m.active };
+                Method::ChannelFlowOk(ok).write(number, &mut self.output);
                 Ok(())
             }
             // Both sides closed at once: answer, and still wait for the answer to our own.

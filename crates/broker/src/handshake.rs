@@ -128,7 +128,7 @@ impl Connection {
             return;
         }
         self.blocked = true;
-        if self.capabilities.connection_blocked {
+        if self.capabilities.connection_blocked && !core.options.quirks.alarms_in_silence {
             self.blocked_told = true;
             let reason = b"low on memory";
             Method::ConnectionBlocked(Blocked { reason }).write(0, &mut self.output);

@@ -69,6 +69,6 @@ mod vhost;
 
 pub use broker::{Broker, ConnId};
 pub use inspect::{Counters, Phase, QueueInfo};
-pub use options::{Access, ConfirmStyle, Options, User};
+pub use options::{Access, ConfirmStyle, Options, Quirks, User};
 #[cfg(feature = "server")]
 pub use server::Server;

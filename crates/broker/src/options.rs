@@ -23,6 +23,8 @@ pub struct Options {
     pub seed: u64,
     /// Largest message in octets of body; a larger one closes its channel with 406. RabbitMQ 3.10 has 128 MiB.
     pub max_message_size: u64,
+    /// How the broker departs from RabbitMQ.
+    pub quirks: Quirks,
     /// Prefetch of consumers on channels that sent no `basic.qos`; 0 is no limit.
     pub default_prefetch: u16,
 }
@@ -40,8 +42,27 @@ impl Default for Options {
             confirms: ConfirmStyle::Coalesced,
             seed: 0,
             max_message_size: 134_217_728,
+            quirks: Quirks::default(),
             default_prefetch: 0,
         }
+    }
+}
+
+/// Ways of other brokers, as far as a proxy must bear them. All off: RabbitMQ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Quirks {
+    /// Direct replies always have delivery tag 1.
+    pub replies_are_first: bool,
+    /// Nobody is told of an alarm.
+    pub alarms_in_silence: bool,
+    /// `channel.flow` is answered even after `channel.close` was sent.
+    pub flow_outlives_channel: bool,
+}
+
+impl Quirks {
+    /// Those of LavinMQ (BROKER-FACTS).
+    pub fn of_lavinmq() -> Quirks {
+        Quirks { replies_are_first: true, alarms_in_silence: true, flow_outlives_channel: true }
     }
 }
 
@@ -104,6 +125,8 @@ pub enum Access {
     All,
     /// None.
     Nothing,
+    /// All but the one of this name.
+    AllBut(Vec<u8>),
     /// Those whose name begins so. The default exchange counts as `amq.default`.
     Prefix(String),
 }
@@ -113,6 +136,7 @@ impl Access {
         match self {
             Access::All => true,
             Access::Nothing => false,
+            Access::AllBut(one) => name != one,
             Access::Prefix(prefix) => name.starts_with(prefix.as_bytes()),
         }
     }

@@ -133,7 +133,7 @@ impl Core {
         };
         let deliver = basic::Deliver {
             consumer_tag: &consumer.tag,
-            delivery_tag: channel.next_tag,
+            delivery_tag: if self.options.quirks.replies_are_first { 1 } else { channel.next_tag },
             redelivered: false,
             exchange: message.exchange(),
             routing_key: message.routing_key(),

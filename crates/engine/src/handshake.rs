@@ -86,6 +86,7 @@ impl Engine {
         };
         let (farm, vhost) = (route.farm, upstream_vhost(route, &hand_off.vhost));
         (self.sessions[id].close, self.sessions[id].on_loss) = (route.close, route.on_loss);
+        self.farms[farm].tune = hand_off.farm_tune.unwrap_or(self.farms[farm].tune);
         let login = self.find_login(farm, &hand_off.credentials);
         let known = &mut self.logins[login];
         let newer = known.refused.as_ref().is_none_or(|r| Some(r.at) < hand_off.verified_at);
@@ -310,7 +311,9 @@ impl Engine {
         let Some(mut session) = self.sessions.remove(id) else {
             return;
         };
-        let verified_at = session.login.and_then(|login| self.logins.get(login)).and_then(|l| l.verified_at);
+        let login = session.login.and_then(|login| self.logins.get(login));
+        let verified_at = login.and_then(|l| l.verified_at);
+        let farm_tune = login.map(|l| self.farms[l.farm].tune);
         self.handshakes -= usize::from(session.knocks);
         self.leave_login(session.login);
         self.metrics.hand_offs += 1;
@@ -321,6 +324,7 @@ impl Engine {
             verified_at,
             capabilities: session.capabilities,
             tune: session.tune,
+            farm_tune,
             vhost: session.vhost.into(),
         });
         self.commands.retain(

@@ -185,7 +185,7 @@ impl Engine {
         let meant = (u32::from(close.class_id) << 16) | u32::from(close.method_id);
         let concerns = |up: UpChannelId| {
             let state = &self.up_channels[up];
-            let publishes = state.unproven || state.unproven_before_barrier || !state.unconfirmed.is_empty();
+            let publishes = state.risky || state.risky_before_barrier || !state.unconfirmed.is_empty();
             let asks = |p: &Pending| match p {
                 Pending::Client(request, ..) | Pending::Own(request, ..) => meant == 0 || *request == meant,
                 _ => false,
@@ -431,6 +431,10 @@ impl Engine {
         if self.is_doomed(id, up) || !again && !tells {
             let text = String::from_utf8_lossy(close.reply_text).into_owned();
             let text = reply::text(320, &format!("a consumer could not be begun again: {text}"));
+            // The broker has closed the channel: closing it again would cost others their connection.
+            if let Some(state) = self.free_channel(up) {
+                self.forget_binding(id, up, state);
+            }
             self.close_session(session, 320, &text, (0, 0), UPSTREAM);
             return true;
         }

@@ -121,6 +121,8 @@ pub struct HandOff {
     pub(crate) verified_at: Option<Time>,
     pub(crate) capabilities: Capabilities,
     pub(crate) tune: Tune,
+    /// What the farm offers, which the other worker may not have learned yet.
+    pub(crate) farm_tune: Option<Tune>,
     pub(crate) vhost: String,
 }
 

@@ -65,10 +65,28 @@ pub enum Path {
     Waited,
     Settled,
     Quiet,
+    Lost,
+    LostWhenQuiet,
+    LostAgain,
+    Hung,
+    BrokerClosed,
+    BrokerClosedForCause,
+    Outage,
+    Alarm,
+    KeptThroughLoss,
+    ClosedByLoss,
+    NackedAtLoss,
+    MovedUnsent,
+    ConsumerResumed,
+    AckSwallowed,
+    SettledAgain,
+    ReplayRefused,
+    SuspectTold,
+    SuspectSpared,
 }
 
 /// How many there are.
-pub const PATHS: usize = Path::Quiet as usize + 1;
+pub const PATHS: usize = Path::SuspectSpared as usize + 1;
 
 /// Their names in reports.
 pub const NAMES: [&str; PATHS] = [
@@ -132,6 +150,24 @@ pub const NAMES: [&str; PATHS] = [
     "waited for a cap",
     "settled all",
     "quiet time",
+    "upstream lost",
+    "lost when quiet",
+    "lost again",
+    "upstream hung",
+    "broker closed, 320",
+    "broker closed, for cause",
+    "outage",
+    "alarm",
+    "kept through a loss",
+    "closed by a loss",
+    "nacked at a loss",
+    "moved unsent",
+    "consumer resumed",
+    "ack swallowed",
+    "settled again",
+    "replay refused",
+    "suspect told",
+    "suspect spared",
 ];
 
 /// Counters by [`Path`].
@@ -148,6 +184,11 @@ impl Cover {
     /// Counts one.
     pub fn hit(&mut self, path: Path) {
         self.0[path as usize] += 1;
+    }
+
+    /// Counts many.
+    pub fn hits(&mut self, path: Path, times: u64) {
+        self.0[path as usize] += times;
     }
 
     /// How often so far.

@@ -9,11 +9,13 @@
 //! - [`oracle`]: the record, and the checks.
 //! - [`fault`]: misfortunes, for runs that ask for them.
 //! - [`cover`]: what the runs have come across.
+//! - [`many`]: many seeds.
 //! - [`report`]: totals and failures for people.
 
 pub mod client;
 pub mod cover;
 pub mod fault;
+pub mod many;
 pub mod oracle;
 pub mod report;
 pub mod rng;
@@ -23,6 +25,7 @@ pub mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use fault::{Expected, Misfortune};
 use rng::Rng;
 use scenario::{Between, Scenario};
 use trace::Trace;
@@ -38,6 +41,8 @@ pub struct Settings {
     pub steps: Option<u64>,
     /// Clients at a time; drawn from the seed when `None`. Few make a failure easier to read.
     pub clients: Option<usize>,
+    /// Upstream connections break, and this is what the engine is to do about it; `None`: they do not.
+    pub faults: Option<Expected>,
     /// The engines check themselves after each step. Without it only what clients and broker see counts.
     pub invariants: bool,
     /// Changes each engine's options before it begins: for bugs that are put in on purpose.
@@ -47,7 +52,7 @@ pub struct Settings {
 impl Settings {
     /// Engines as they are, runs as long as their seeds want.
     pub fn new(between: Between) -> Settings {
-        Settings { between, steps: None, clients: None, invariants: true, adjust: |_| {} }
+        Settings { between, steps: None, clients: None, faults: None, invariants: true, adjust: |_| {} }
     }
 }
 
@@ -72,6 +77,10 @@ pub fn run(seed: u64, settings: Settings, trace: Trace) -> Result<Totals, Failur
     let mut rng = Rng::new(seed);
     let mut scenario = Scenario::draw(&mut rng, settings.between);
     scenario.clients = settings.clients.unwrap_or(scenario.clients);
+    if let Some(expected) = settings.faults {
+        let mut rng = Rng::new(seed ^ 0xFA17);
+        scenario = scenario.with_misfortune(Misfortune::draw(&mut rng, expected), &mut rng);
+    }
     let drawn = if rng.chance(1, 20) { rng.between(5000, 20_000) } else { rng.between(500, 4000) };
     let steps = settings.steps.unwrap_or(drawn);
     let failure = |what, when| Failure { seed, what, when, story: Vec::new() };

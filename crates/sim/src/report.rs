@@ -6,6 +6,7 @@ use std::time::Duration;
 use warren_engine::metrics::{BIND_KINDS, BIND_WHYS};
 
 use crate::cover::{Cover, Path};
+use crate::fault::Expected;
 use crate::scenario::Between;
 use crate::world::Totals;
 use crate::{Failure, Settings};
@@ -54,14 +55,46 @@ const IMPORTANT: [Path; 40] = [
     Path::HeartbeatReceived,
 ];
 
+/// What must have befallen a long run with faults.
+const MISFORTUNES: [Path; 9] = [
+    Path::Lost,
+    Path::LostWhenQuiet,
+    Path::LostAgain,
+    Path::Hung,
+    Path::BrokerClosed,
+    Path::BrokerClosedForCause,
+    Path::Outage,
+    Path::Alarm,
+    Path::ClosedByLoss,
+];
+
+/// What an engine that resumes must have done in one.
+const RESUMED: [Path; 8] = [
+    Path::KeptThroughLoss,
+    Path::NackedAtLoss,
+    Path::MovedUnsent,
+    Path::ConsumerResumed,
+    Path::AckSwallowed,
+    Path::SettledAgain,
+    Path::ReplayRefused,
+    Path::SuspectSpared,
+];
+
 /// Runs from which on an important path that was never taken is a failure.
 pub const ENOUGH_SEEDS: u64 = 2000;
 
 /// Important paths that were never taken.
-pub fn missed(totals: &Totals, between: Between) -> Vec<String> {
+pub fn missed(totals: &Totals, settings: Settings) -> Vec<String> {
+    let between = settings.between;
     let cover: &Cover = &totals.cover;
     let names = crate::cover::NAMES;
-    let never = IMPORTANT.iter().filter(|&&path| cover.count(path) == 0);
+    let faults: &[Path] = match settings.faults {
+        None => &[],
+        Some(Expected::Closes) => &MISFORTUNES,
+        Some(Expected::Resumes) => &RESUMED,
+    };
+    let always = if settings.faults == Some(Expected::Resumes) { &MISFORTUNES[..] } else { &[] };
+    let never = IMPORTANT.iter().chain(faults).chain(always).filter(|&&path| cover.count(path) == 0);
     let mut missed: Vec<String> = never.map(|&path| names[path as usize].to_owned()).collect();
     if between == Between::Warren {
         let m = &totals.metrics;
@@ -120,7 +153,12 @@ pub fn failure(failure: &Failure, settings: Settings) -> String {
     let direct = if settings.between == Between::Nothing { " --direct" } else { "" };
     let steps = settings.steps.map(|steps| format!(" --steps {steps}")).unwrap_or_default();
     let clients = settings.clients.map(|clients| format!(" --clients {clients}")).unwrap_or_default();
-    let options = format!("{steps}{clients}{direct}");
+    let faults = match settings.faults {
+        None => "",
+        Some(Expected::Closes) => " --closes",
+        Some(Expected::Resumes) => " --resumes",
+    };
+    let options = format!("{steps}{clients}{faults}{direct}");
     let seed = failure.seed;
     let _ = writeln!(text, "seed {seed} failed at {}: {}", failure.when, failure.what);
     let _ = writeln!(text, "again: cargo run --release -p warren-sim -- --seed {seed}{options} --trace");

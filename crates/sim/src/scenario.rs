@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use warren_broker::{ConfirmStyle, Options, User};
+use warren_broker::{ConfirmStyle, Options, Quirks, User};
 use warren_engine::config::{Config, Limits};
 
 use crate::client::plan::ROLES;
 use crate::client::work::OPS;
+use crate::fault::Misfortune;
 use crate::rng::Rng;
 
 /// A direct exchange that every virtual host has; queues that stay are bound to it by their names.
@@ -82,6 +83,8 @@ pub struct Scenario {
     pub tight: bool,
     /// How confirms are written.
     pub confirms: ConfirmStyle,
+    /// What befalls the upstream connections, if anything does.
+    pub misfortune: Option<Misfortune>,
 }
 
 impl Scenario {
@@ -117,17 +120,39 @@ impl Scenario {
             limits: draw_limits(rng, tight),
             tight,
             confirms: *rng.pick(&[ConfirmStyle::Coalesced, ConfirmStyle::Single, ConfirmStyle::Mixed]),
+            misfortune: None,
         }
+    }
+
+    /// The same, and things go wrong in it.
+    pub fn with_misfortune(mut self, misfortune: Misfortune, rng: &mut Rng) -> Scenario {
+        self.misfortune = Some(misfortune);
+        // What a loss may cost is known only when all is quiet again.
+        self.quiet_every = *rng.pick(&[100, 200, 400]);
+        self
+    }
+
+    /// Whether the broker calls itself LavinMQ.
+    pub fn is_lavinmq(&self) -> bool {
+        self.misfortune.is_some_and(|m| m.lavinmq)
     }
 
     /// The model broker of this run.
     pub fn broker(&self, seed: u64) -> Options {
+        let mut options = Options::like_rabbitmq();
+        if let Some(misfortune) = self.misfortune {
+            (options.heartbeat, options.channel_max) = (misfortune.heartbeat, misfortune.channel_max);
+        }
+        if self.is_lavinmq() {
+            options = Options { product: "LavinMQ".to_owned(), version: "2.9.0".to_owned(), ..options };
+            (options.default_prefetch, options.quirks) = (u16::MAX, Quirks::of_lavinmq());
+        }
         Options {
             users: self.users.iter().map(|name| User::new(name, name)).collect(),
             vhosts: self.vhosts.clone(),
             confirms: self.confirms,
             seed,
-            ..Options::like_rabbitmq()
+            ..options
         }
     }
 

@@ -80,6 +80,19 @@ pub struct Held {
     pub msg: MsgId,
     /// By which consumer; `None` for one that was got.
     pub consumer: Option<usize>,
+    /// Whether the broker still waits for it.
+    pub hold: Hold,
+}
+
+/// Whether the broker waits for what a client holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It does.
+    Fresh,
+    /// It has taken it back at a loss, as far as can be known from outside.
+    Unsure,
+    /// It has taken it back at a loss: settling it must come to nothing.
+    Stale,
 }
 
 /// How far a consumer is.
@@ -114,6 +127,8 @@ pub struct Consumer {
     pub reply: bool,
     /// Where the last delivery that was not a second one stood among all that the broker took.
     pub last: u64,
+    /// Taken back by the broker while they were, perhaps, on their way here.
+    pub orphans: Vec<MsgId>,
 }
 
 /// A queue of this channel's own, whose content nobody else touches.
@@ -192,6 +207,12 @@ pub struct Channel {
     pub reply_queue: Option<QueueIx>,
     /// A tag that was settled, for settling it again.
     pub settled_tag: Option<u64>,
+    /// A loss has taken what the channel still speaks of: errors for want of it are no surprise.
+    pub murky: bool,
+    /// It has published before it turned confirms on.
+    pub plain_before: bool,
+    /// When it last asked for what cannot be asked for twice, without waiting for an answer.
+    pub risked_at: Option<u64>,
     /// Things left to do.
     pub acts: u32,
     /// Has declared or the like, published, consumed: for coverage.
@@ -231,6 +252,9 @@ impl Channel {
             owed: VecDeque::new(),
             reply_queue: None,
             settled_tag: None,
+            murky: false,
+            plain_before: false,
+            risked_at: None,
             acts: 0,
             did: [false; 3],
         }
@@ -316,7 +340,8 @@ impl Channel {
     pub fn release(&mut self, ctx: &mut Ctx<'_>) {
         let held = std::mem::take(&mut self.held).into_values();
         let undone = std::mem::take(&mut self.tx_settles).into_iter().map(|(_, held, _)| held);
-        ctx.oracle.release(held.chain(undone).map(|held| held.msg));
+        let counted = held.chain(undone).filter(|held| held.hold != Hold::Stale);
+        ctx.oracle.release(counted.map(|held| held.msg));
         for (id, _) in std::mem::take(&mut self.tx_publishes) {
             ctx.oracle.messages[id].fate = crate::oracle::message::Fate::Never;
         }

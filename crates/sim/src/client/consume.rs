@@ -99,6 +99,7 @@ impl Channel {
             life: if m.no_wait { Life::Active } else { Life::Asked },
             reply,
             last: 0,
+            orphans: Vec::new(),
         });
         if !m.consumer_tag.is_empty() {
             ctx.oracle.tags.insert(m.consumer_tag.to_vec(), (self.chan, queue));

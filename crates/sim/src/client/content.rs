@@ -3,7 +3,7 @@
 use warren_wire::frame::FRAME_HEADER;
 use warren_wire::{BasicProperties, ContentHeader};
 
-use super::channel::{Channel, Held};
+use super::channel::{Channel, Held, Hold};
 use super::{Ctx, Me};
 use crate::cover::Path;
 use crate::oracle::message::{MsgId, check_body};
@@ -119,7 +119,7 @@ impl Channel {
                 }
                 ctx.oracle.delivered(id, queue, no_ack)?;
                 if !no_ack {
-                    self.held.insert(tag, Held { msg: id, consumer: None });
+                    self.held.insert(tag, Held { msg: id, consumer: None, hold: Hold::Fresh });
                 }
                 Ok(())
             }
@@ -128,10 +128,14 @@ impl Channel {
     }
 
     fn complete_return(&mut self, id: MsgId, ctx: &mut Ctx<'_>) -> Check {
-        if self.returns_due.front() != Some(&id) {
+        // A loss may have taken the returns of those before, or of queues that others would have gone to.
+        let place = self.returns_due.iter().position(|&due| due == id);
+        let before = self.returns_due.iter().take(place.unwrap_or(0));
+        if !self.murky && (place.is_none() || { before }.any(|&due| ctx.oracle.messages[due].loose.is_none()))
+        {
             return Err(format!("message {id} was returned, due was {:?}", self.returns_due.front()));
         }
-        self.returns_due.pop_front();
+        self.returns_due.retain(|&due| due != id);
         ctx.oracle.messages[id].returned = true;
         ctx.cover.hit(Path::Returned);
         ctx.oracle.must_be_accepted(id, "it was returned")
@@ -151,6 +155,10 @@ impl Channel {
         ctx.cover.hit(if redelivered { Path::Redelivered } else { Path::Deliver });
         let consumer = &mut self.consumers[place];
         ctx.oracle.delivered(id, queue, consumer.no_ack)?;
+        let mut in_vain = self.held.values().filter(|held| held.hold == Hold::Stale);
+        if !redelivered && ctx.oracle.messages[id].targets.len() == 1 && in_vain.any(|held| held.msg == id) {
+            return Err(format!("message {id} came again after a loss and is not said to be redelivered"));
+        }
         let stood = ctx.oracle.messages[id].accepted.unwrap_or(0);
         if !redelivered {
             if stood <= consumer.last {
@@ -162,6 +170,11 @@ impl Channel {
             ctx.cover.hit(Path::Reply);
         }
         if consumer.no_ack {
+            return Ok(());
+        }
+        if let Some(orphan) = consumer.orphans.iter().position(|&orphan| orphan == id) {
+            consumer.orphans.swap_remove(orphan);
+            self.held.insert(tag, Held { msg: id, consumer: Some(place), hold: Hold::Unsure });
             return Ok(());
         }
         consumer.unacked += 1;
@@ -176,7 +189,7 @@ impl Channel {
         if consumer.prefetch > 0 && consumer.unacked == consumer.prefetch {
             ctx.cover.hit(Path::PrefetchHeld);
         }
-        self.held.insert(tag, Held { msg: id, consumer: Some(place) });
+        self.held.insert(tag, Held { msg: id, consumer: Some(place), hold: Hold::Fresh });
         Ok(())
     }
 

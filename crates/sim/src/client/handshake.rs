@@ -79,6 +79,7 @@ impl Client {
                 self.me.open = true;
             }
             (Stage::Closing, Method::ConnectionCloseOk) => self.closed(ctx)?,
+            (Stage::Done, Method::ConnectionCloseOk) if self.crossed => self.crossed = false,
             (_, Method::ConnectionClose(close)) => return self.close_came(close, ctx),
             (stage, method) => return Err(format!("{method:?} while {stage:?}")),
         }
@@ -138,6 +139,12 @@ impl Client {
             Login::Password => code == 403 && self.plan.told_refusal,
             Login::Vhost => code == 530,
         };
+        if self.is_loss(&close, ctx) {
+            self.put_method(0, Method::ConnectionCloseOk, ctx);
+            self.give_up(ctx);
+            self.stage = Stage::Done;
+            return Ok(());
+        }
         let method = u32::from(close.class_id) << 16 | u32::from(close.method_id);
         if refused && matches!(self.stage, Stage::LoggingIn | Stage::Opening) {
             ctx.cover.hit(if code == 403 { Path::LoginRefused } else { Path::VhostRefused });
@@ -178,7 +185,7 @@ impl Client {
         Ok(())
     }
 
-    fn finish(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn finish(&mut self, ctx: &mut Ctx<'_>) {
         for channel in &mut self.channels {
             if channel.state != State::Free {
                 channel.outgoing.clear();

@@ -2,6 +2,7 @@
 //!
 //! - [`handshake`]: from protocol header to open-ok, and the end of the connection.
 //! - [`channel`]: one channel: what was sent, what is due, what may not come.
+//! - [`loss`]: what the loss of an upstream connection may do to it.
 //! - [`replies`] and [`content`]: what comes, held against what is due.
 //! - [`work`] chooses what to do next; [`publish`], [`topology`], [`consume`], [`settle`], [`select`] and [`offend`]
 //!   do it.
@@ -10,6 +11,7 @@ pub mod channel;
 pub mod consume;
 pub mod content;
 pub mod handshake;
+pub mod loss;
 pub mod offend;
 pub mod plan;
 pub mod publish;
@@ -89,6 +91,18 @@ pub struct Client {
     doom: Option<(u16, u32)>,
     /// Tags and names given out so far.
     names: u32,
+    /// Connections broke since all was quiet.
+    unlucky: bool,
+    /// A connection was lost since all was quiet.
+    faced_loss: bool,
+    /// Why a loss may have it closed with 320.
+    excused: Option<&'static str>,
+    /// It may be the one to blame for this error of a shared connection.
+    suspected: Vec<u16>,
+    /// The broker was away for too long.
+    waited: bool,
+    /// Its own connection.close has crossed another.
+    crossed: bool,
 }
 
 impl Client {
@@ -115,6 +129,12 @@ impl Client {
             vanishing: false,
             doom: None,
             names: 0,
+            unlucky: false,
+            faced_loss: false,
+            excused: None,
+            suspected: Vec::new(),
+            waited: false,
+            crossed: false,
         }
     }
 
@@ -182,7 +202,8 @@ impl Client {
             {
                 ctx.cover.hit(Path::LoginRefused);
             }
-            // The same goes for one that committed an error.
+            // The same goes for one that committed an error, and for one that a loss has cost its connection.
+            _ if self.is_unlucky() || self.excused.is_some() || !self.suspected.is_empty() => self.give_up(ctx),
             Stage::Open if self.doom.is_some() && ctx.scenario.stall_every > 0 => {
                 for channel in self.channels.iter_mut().filter(|c| c.state != State::Free) {
                     ctx.oracle.doubt(channel.chan);
@@ -200,6 +221,7 @@ impl Client {
     pub fn vanish(&mut self, delivered: u64, ctx: &mut Ctx<'_>) {
         ctx.trace.line(format_args!("client {} vanishes after {delivered} octets", self.me.session));
         ctx.cover.hit(Path::Vanished);
+        self.vanish_in_trouble(ctx);
         for channel in &mut self.channels {
             if channel.state != State::Free {
                 channel.abandon(delivered, ctx);

@@ -70,7 +70,10 @@ impl Channel {
     fn record(&mut self, id: MsgId, nowhere: bool, ctx: &mut Ctx<'_>) {
         match self.mode {
             Mode::Tx => self.tx_publishes.push((id, nowhere)),
-            Mode::Plain => ctx.oracle.expect_arrival(self.chan, id),
+            Mode::Plain => {
+                ctx.oracle.expect_arrival(self.chan, id);
+                self.plain_before = true;
+            }
             Mode::Confirm => {
                 ctx.oracle.expect_arrival(self.chan, id);
                 self.unconfirmed.insert(self.confirm_next, id);

@@ -3,7 +3,7 @@
 use warren_wire::method::{basic, channel, queue, split_id};
 use warren_wire::{Method, MethodId};
 
-use super::channel::{Channel, Life, Mark, Mode, State};
+use super::channel::{Channel, Hold, Life, Mark, Mode, State};
 use super::content::{Incoming, What};
 use super::{Ctx, Me};
 use crate::cover::Path;
@@ -74,9 +74,10 @@ impl Channel {
             };
         }
         match method {
-            Method::BasicDeliver(m) => self.deliver(m),
+            Method::BasicDeliver(m) => self.deliver(m, ctx),
             Method::BasicReturn(m) => self.returned(m),
             Method::BasicAck(m) => self.confirmed(m.delivery_tag, m.multiple, ctx),
+            Method::BasicNack(m) => self.refused(m.delivery_tag, m.multiple, ctx),
             Method::BasicConsumeOk(m) => self.consume_ok(m, ctx),
             Method::BasicCancelOk(m) => self.cancel_ok(m, ctx),
             Method::BasicCancel(m) => self.cancelled(m, me, ctx),
@@ -132,19 +133,16 @@ impl Channel {
     /// Recover puts everything back, and nothing of it may be settled any more.
     fn release_held(&mut self, ctx: &mut Ctx<'_>) {
         let held = std::mem::take(&mut self.held);
-        for held in held.values() {
-            if let Some(consumer) = held.consumer {
-                self.consumers[consumer].unacked -= 1;
-            }
-        }
-        ctx.oracle.release(held.into_values().map(|held| held.msg));
+        held.values().for_each(|&held| self.uncount(held));
+        let counted = held.into_values().filter(|held| held.hold != Hold::Stale);
+        ctx.oracle.release(counted.map(|held| held.msg));
     }
 
     fn close_ok(&mut self, ctx: &mut Ctx<'_>) -> Check {
         ctx.cover.hit(Path::ChannelClosed);
         ctx.oracle.prove(self.chan, "its channel was closed with close-ok")?;
         ctx.cover.hit(Path::Proved);
-        if let Some(id) = self.returns_due.front() {
+        if let Some(id) = self.return_due(ctx) {
             return Err(format!("message {id} was not returned before close-ok"));
         }
         self.end(ctx);
@@ -155,6 +153,10 @@ impl Channel {
         let blamed = u32::from(m.class_id) << 16 | u32::from(m.method_id);
         let text = String::from_utf8_lossy(m.reply_text);
         let due = self.expect.pop_front();
+        if self.murky && matches!(m.reply_code, 403..=405) {
+            self.closed_by_error(ctx);
+            return Ok(());
+        }
         let Some(Expect::Error { codes, method }) = due else {
             return Err(format!(
                 "channel.close {} '{text}' for {:?}, due was {due:?}",
@@ -174,10 +176,15 @@ impl Channel {
             return Err(format!("channel.close {} says '{text}'", m.reply_code));
         }
         self.cover_error(m.reply_code, method, ctx);
-        if let Some(id) = self.returns_due.front() {
+        if let Some(id) = self.return_due(ctx) {
             return Err(format!("message {id} was not returned before channel.close"));
         }
         ctx.oracle.prove(self.chan, "a later method of its channel was answered with channel.close")?;
+        self.closed_by_error(ctx);
+        Ok(())
+    }
+
+    fn closed_by_error(&mut self, ctx: &mut Ctx<'_>) {
         self.forget_queues(ctx);
         self.expect.clear();
         self.mail.clear();
@@ -191,7 +198,6 @@ impl Channel {
         self.consumers.clear();
         self.send(&Method::ChannelCloseOk, Mark::CloseOk);
         self.state = State::Answering { await_ok: self.close_written };
-        Ok(())
     }
 
     /// What was not written is forgotten, except the rest of a content: a method in the middle of one would cost the
@@ -219,22 +225,27 @@ impl Channel {
             return Err("a confirm on a channel that is not in confirm mode".to_owned());
         }
         ctx.cover.hit(if multiple { Path::ConfirmMultiple } else { Path::ConfirmSingle });
-        let covered: Vec<(u64, MsgId)> = if multiple {
-            let rest = self.unconfirmed.split_off(&tag.saturating_add(1));
-            std::mem::replace(&mut self.unconfirmed, rest).into_iter().collect()
-        } else {
-            self.unconfirmed.remove(&tag).map(|id| (tag, id)).into_iter().collect()
-        };
-        if covered.is_empty() || tag >= self.confirm_next {
-            return Err(format!("a confirm of {tag} (multiple: {multiple}), which was not outstanding"));
-        }
-        for (_, id) in covered {
+        for id in self.take_unconfirmed(tag, multiple)? {
             ctx.oracle.must_be_accepted(id, "it was confirmed")?;
             if self.returns_due.contains(&id) {
                 return Err(format!("message {id} was confirmed before it was returned"));
             }
         }
         Ok(())
+    }
+
+    /// What a confirm covers.
+    pub(super) fn take_unconfirmed(&mut self, tag: u64, multiple: bool) -> Check<Vec<MsgId>> {
+        let covered: Vec<MsgId> = if multiple {
+            let rest = self.unconfirmed.split_off(&tag.saturating_add(1));
+            std::mem::replace(&mut self.unconfirmed, rest).into_values().collect()
+        } else {
+            self.unconfirmed.remove(&tag).into_iter().collect()
+        };
+        if (covered.is_empty() || tag >= self.confirm_next) && !self.murky {
+            return Err(format!("a confirm of {tag} (multiple: {multiple}), which was not outstanding"));
+        }
+        Ok(covered)
     }
 
     fn consume_ok(&mut self, m: basic::ConsumeOk<'_>, ctx: &mut Ctx<'_>) -> Check {
@@ -282,6 +293,9 @@ impl Channel {
         if !ctx.oracle.queues[consumer.queue].deleted {
             return Err(format!("basic.cancel of '{tag}', whose queue was not deleted"));
         }
+        if self.murky {
+            ctx.cover.hit(Path::ReplayRefused);
+        }
         if consumer.life != Life::Cancelling {
             consumer.life = Life::Ended;
         }
@@ -305,7 +319,7 @@ impl Channel {
         Ok(())
     }
 
-    fn deliver(&mut self, m: basic::Deliver<'_>) -> Check {
+    fn deliver(&mut self, m: basic::Deliver<'_>, ctx: &Ctx<'_>) -> Check {
         let live = |c: &super::channel::Consumer| c.tag == m.consumer_tag && c.life != Life::Ended;
         let Some(place) = self.consumers.iter().position(live) else {
             let tag = String::from_utf8_lossy(m.consumer_tag);
@@ -314,7 +328,10 @@ impl Channel {
         if self.consumers[place].life == Life::Asked {
             return Err("a delivery before consume-ok".to_owned());
         }
-        self.take_tag(m.delivery_tag, !self.consumers[place].reply)?;
+        let reply = self.consumers[place].reply;
+        if !(reply && m.delivery_tag == 1 && ctx.scenario.is_lavinmq()) {
+            self.take_tag(m.delivery_tag, !reply)?;
+        }
         self.incoming = Some(Incoming {
             what: What::Delivery { place, tag: m.delivery_tag, redelivered: m.redelivered },
             queue: Some(self.consumers[place].queue),

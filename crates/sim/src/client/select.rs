@@ -4,7 +4,7 @@ use warren_wire::Method;
 use warren_wire::method::{confirm, tx};
 
 use super::Ctx;
-use super::channel::{Channel, Mark, Mode};
+use super::channel::{Channel, Hold, Mark, Mode};
 use super::replies::{Expect, Mail};
 
 impl Channel {
@@ -43,12 +43,13 @@ impl Channel {
         }
         let settles = std::mem::take(&mut self.tx_settles);
         for &(_, held, how) in &settles {
-            if let Some(consumer) = held.consumer {
-                self.consumers[consumer].unacked -= 1;
+            self.uncount(held);
+            if held.hold != Hold::Stale {
+                ctx.oracle.settle(self.chan, held.msg, how);
             }
-            ctx.oracle.settle(self.chan, held.msg, how);
         }
-        self.send(&Method::TxCommit, Mark::Seal { sealed: publishes.len(), settles: settles.len() });
+        let counted = settles.iter().filter(|(_, held, _)| held.hold != Hold::Stale).count();
+        self.send(&Method::TxCommit, Mark::Seal { sealed: publishes.len(), settles: counted });
         self.mail.push(Mail::CommitOk(publishes.into_iter().map(|(id, _)| id).collect()));
         // RabbitMQ closes the connection of a client that goes on before commit-ok.
         self.committing = true;

@@ -4,7 +4,7 @@ use warren_wire::Method;
 use warren_wire::method::basic;
 
 use super::Ctx;
-use super::channel::{Channel, Consumer, Held, Life, Mark, Mode};
+use super::channel::{Channel, Consumer, Held, Hold, Life, Mark, Mode};
 use super::replies::Expect;
 use crate::cover::Path;
 use crate::oracle::chan::Settle;
@@ -70,8 +70,10 @@ impl Channel {
             }
             (false, _) => self.held.remove(&tag).map(|held| (tag, held)).into_iter().collect(),
         };
-        let counted = if self.mode == Mode::Tx { 0 } else { covered.len() };
-        self.settled_tag = covered.last().map(|&(tag, _)| tag);
+        let counts = |(_, held): &&(u64, Held)| self.mode != Mode::Tx && held.hold != Hold::Stale;
+        let counted = covered.iter().filter(counts).count();
+        let last = covered.last().filter(|(_, held)| held.hold == Hold::Fresh);
+        self.settled_tag = last.map(|&(tag, _)| tag);
         for (tag, held) in covered {
             self.settled(tag, held, how, ctx);
         }
@@ -86,8 +88,11 @@ impl Channel {
             }
             return;
         }
-        if let Some(consumer) = held.consumer {
-            self.consumers[consumer].unacked -= 1;
+        self.uncount(held);
+        match held.hold {
+            Hold::Stale => return ctx.cover.hit(Path::AckSwallowed),
+            Hold::Fresh if ctx.oracle.messages[held.msg].taken_back => ctx.cover.hit(Path::SettledAgain),
+            _ => {}
         }
         ctx.oracle.settle(self.chan, held.msg, how);
         if how == Settle::Requeue {

@@ -76,6 +76,7 @@ impl Channel {
         let auto_delete = ctx.rng.chance(1, 3);
         let m = queue::Declare { exclusive, auto_delete, no_wait, ..declare(name.as_bytes()) };
         let expect = (!no_wait).then_some(Expect::DeclareOk(queue, Some(0)));
+        self.note_risk(no_wait && by_server, ctx);
         self.request(&Method::QueueDeclare(m), expect);
         (self.last_queue, self.named_before) = (Some(queue), true);
         self.own = Some(Own {
@@ -154,6 +155,7 @@ impl Channel {
         let count = self.own_count();
         let no_wait = ctx.rng.chance(1, 5);
         let m = queue::Purge { queue: &name, no_wait };
+        self.note_risk(no_wait, ctx);
         self.request(&Method::QueuePurge(m), (!no_wait).then_some(Expect::PurgeOk(count)));
         if let Some(content) = self.own.as_mut().and_then(|own| own.content.as_mut()) {
             content.clear();
@@ -175,6 +177,7 @@ impl Channel {
         let no_wait = ctx.rng.chance(1, 5);
         let m = queue::Delete { queue: &name, if_unused: false, if_empty: false, no_wait };
         let expect = (!no_wait).then_some(Expect::DeleteOk(self.own_count()));
+        self.note_risk(no_wait, ctx);
         self.request(&Method::QueueDelete(m), expect);
         ctx.oracle.queues[queue].deleted = true;
         ctx.oracle.queues[queue].owner = None;
@@ -201,5 +204,12 @@ impl Channel {
         let m = exchange::Delete { exchange: name.as_bytes(), if_unused: false, no_wait: false };
         self.request(&Method::ExchangeDelete(m), Some(Expect::Method(exchange::DELETE_OK)));
         self.cover_purpose(0, ctx);
+    }
+
+    /// Remembers a request whose answer nobody will see here.
+    fn note_risk(&mut self, no_wait: bool, ctx: &Ctx<'_>) {
+        if no_wait {
+            self.risked_at = Some(ctx.now);
+        }
     }
 }

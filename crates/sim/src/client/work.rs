@@ -179,7 +179,7 @@ impl Client {
         true
     }
 
-    fn has_outgoing(&self) -> bool {
+    pub(super) fn has_outgoing(&self) -> bool {
         self.channels.iter().any(|c| c.state != State::Free && !c.outgoing.is_empty())
     }
 
@@ -350,7 +350,7 @@ impl Client {
     }
 
     /// The socket breaks: of what was not taken yet, some arrives.
-    fn break_off(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn break_off(&mut self, ctx: &mut Ctx<'_>) {
         while self.has_outgoing() && ctx.rng.chance(3, 4) {
             self.write_some(ctx);
         }

@@ -37,7 +37,8 @@ pub fn quiet(oracle: &Oracle, broker: &Broker, scenario: &Scenario, clients: &[C
 /// What was published completely has arrived.
 fn arrivals(oracle: &Oracle) -> Check {
     for chan in &oracle.chans {
-        let awaited = if chan.alive { chan.awaited_sealed() } else { chan.awaited() };
+        let awaited =
+            if chan.alive { chan.awaited_sealed(&oracle.messages) } else { chan.awaited(&oracle.messages) };
         if let (Some(id), true) = (awaited, chan.due)
             && !oracle.messages[id].lenient
         {

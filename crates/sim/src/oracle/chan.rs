@@ -3,7 +3,8 @@
 //! Entries are *sealed* with the place in the client's stream where their last octet was written: a client that
 //! vanishes after so many octets has sent what was sealed up to there, and nothing else.
 
-use super::message::{Fate, MsgId};
+use super::loss::Taker;
+use super::message::{Fate, Message, MsgId};
 use super::{ChanIx, Check, Oracle};
 
 /// Not written yet.
@@ -39,6 +40,8 @@ pub struct Chan {
     sealed: usize,
     settles: Vec<(MsgId, Settle, u64)>,
     settles_sealed: usize,
+    /// The connections that its publishes came through: the last of each, and when.
+    pub taken_by: Vec<(Taker, MsgId, u64)>,
 }
 
 impl Chan {
@@ -54,30 +57,63 @@ impl Chan {
             sealed: 0,
             settles: Vec::new(),
             settles_sealed: 0,
+            taken_by: Vec::new(),
         }
     }
 
-    /// The broker took a publish: it must be the next one.
-    pub(super) fn accept(&mut self, id: MsgId) -> Check {
+    /// The broker took a publish: it must be the next one, those aside that a loss has left uncertain. Those come in
+    /// order too, as far as they come through one connection.
+    pub(super) fn accept(&mut self, id: MsgId, by: Taker, messages: &[Message]) -> Check {
+        match self.taken_by.iter_mut().find(|(taker, _, _)| taker.conn == by.conn) {
+            Some((_, last, _)) if *last > id => {
+                return Err(format!("message {id} arrived after message {last} of the same channel"));
+            }
+            Some((taker, last, at)) => (*taker, *last, *at) = (by, id, by.at),
+            None => self.taken_by.push((by, id, by.at)),
+        }
+        let loose = messages[id].loose.is_some();
+        while let Some(&(next, _)) = self.order.get(self.arrived)
+            && next != id
+            && messages[next].loose.is_some()
+            && !loose
+        {
+            self.arrived += 1;
+        }
         let next = self.order.get(self.arrived).map(|&(id, _)| id);
-        if next != Some(id) {
+        if next == Some(id) {
+            self.arrived += 1;
+        } else if !loose {
             return Err(format!(
                 "message {id} arrived out of order: session {} channel {} has {next:?} to come next",
                 self.session, self.number
             ));
         }
-        self.arrived += 1;
         Ok(())
     }
 
-    /// The first publish that has not arrived.
-    pub fn awaited(&self) -> Option<MsgId> {
-        self.order.get(self.arrived).map(|&(id, _)| id)
+    /// The first publish that has not arrived and must.
+    pub fn awaited(&self, messages: &[Message]) -> Option<MsgId> {
+        self.first_due(&self.order, messages)
     }
 
     /// As [`Chan::awaited`], of those that were written.
-    pub fn awaited_sealed(&self) -> Option<MsgId> {
-        self.order[..self.sealed].get(self.arrived).map(|&(id, _)| id)
+    pub fn awaited_sealed(&self, messages: &[Message]) -> Option<MsgId> {
+        self.first_due(&self.order[..self.sealed], messages)
+    }
+
+    fn first_due(&self, order: &[(MsgId, u64)], messages: &[Message]) -> Option<MsgId> {
+        let rest = order.get(self.arrived..).unwrap_or_default();
+        rest.iter().map(|&(id, _)| id).find(|&id| messages[id].loose.is_none())
+    }
+
+    /// Whether anything has not arrived yet.
+    pub fn has_outstanding(&self) -> bool {
+        !self.outstanding().is_empty()
+    }
+
+    /// Those that have not arrived, whether they must or not, with the place in the stream where they end.
+    pub(super) fn outstanding(&self) -> &[(MsgId, u64)] {
+        self.order.get(self.arrived..).unwrap_or_default()
     }
 
     /// The next `count` publishes were written up to `end`.
@@ -149,9 +185,11 @@ impl Oracle {
         let lenient = !chan.strict;
         let kept = chan.order.iter().take_while(|&&(_, at)| at <= end).count().max(chan.arrived);
         for (id, _) in chan.order.drain(kept..) {
-            self.messages[id].fate = Fate::Never;
+            if self.messages[id].accepted.is_none() {
+                self.messages[id].fate = Fate::Never;
+            }
         }
-        for &(id, _) in &chan.order[chan.arrived..] {
+        for &(id, _) in chan.outstanding() {
             self.messages[id].lenient |= lenient && unsure;
         }
         chan.sealed = chan.sealed.min(kept);

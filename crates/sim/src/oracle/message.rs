@@ -58,6 +58,14 @@ pub struct Message {
     pub unsure: u32,
     /// Its publisher's connection ended before the outcome was known: it may have arrived or not.
     pub lenient: bool,
+    /// It may have been under way on an upstream connection that was lost, the how manieth loss that was: it may
+    /// arrive or not, and out of its turn.
+    pub loose: Option<u32>,
+    /// Deliveries of it that the broker took back at a loss and that no client was found to hold: each may have arrived
+    /// or not, or been settled in vain.
+    pub slack: u32,
+    /// Some delivery of it was taken back at a loss.
+    pub taken_back: bool,
 }
 
 impl Message {
@@ -65,18 +73,18 @@ impl Message {
     /// while deliveries may have been on their way to it.
     pub fn agree(&self, id: MsgId, lossy: bool) -> Check {
         let (broker, client) = (&self.broker, &self.client);
-        if broker.unacked != client.unacked {
+        if broker.unacked > client.unacked || broker.unacked + self.slack < client.unacked {
             return Err(format!(
                 "message {id}: the broker waits for {} acknowledgements, clients hold {}",
                 broker.unacked, client.unacked
             ));
         }
         let settled = |c: &Counts| c.gone + c.requeued;
-        if settled(broker) > settled(client) || settled(broker) + self.unsure < settled(client) {
+        if settled(broker) > settled(client) || settled(broker) + self.unsure + self.slack < settled(client) {
             return Err(format!(
                 "message {id}: clients settled it {} times ({} unsure), the broker saw {}",
                 settled(client),
-                self.unsure,
+                self.unsure + self.slack,
                 settled(broker)
             ));
         }

@@ -3,14 +3,16 @@
 //! - [`message`]: one message and both sides' counts of what happened to it.
 //! - [`chan`]: what one client's channel published and settled, in order.
 //! - [`tap`]: the broker's side, read off its connections.
+//! - [`loss`]: what the end of an upstream connection leaves uncertain, and nothing else.
 //! - [`audit`]: what must agree when nothing is under way.
 
 pub mod audit;
 pub mod chan;
+pub mod loss;
 pub mod message;
 pub mod tap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chan::Chan;
 use message::{Counts, Fate, Message, MsgId};
@@ -52,6 +54,8 @@ pub struct Queue {
     pub exclusive: bool,
     /// Its owner deleted it, or ended.
     pub deleted: bool,
+    /// Somebody else deleted it, or took the right to it: its consumers must be told.
+    pub taken: bool,
 }
 
 /// The record.
@@ -65,6 +69,18 @@ pub struct Oracle {
     pub queues: Vec<Queue>,
     /// Whose consumer a tag is, and of which queue: tags that clients choose are unlike all others.
     pub tags: BTreeMap<Vec<u8>, (ChanIx, QueueIx)>,
+    /// Upstream connections lost so far.
+    pub losses: u32,
+    /// Deliveries that the broker took back because their connection was lost: to be told to those who hold them.
+    pub taken_back: Vec<loss::TakenBack>,
+    /// Consumers whose connection was lost.
+    pub orphan_tags: BTreeSet<Vec<u8>>,
+    /// Of those, how many were begun again elsewhere.
+    pub resumed: u64,
+    /// Codes with which the broker has closed connections for cause, and of which nobody was told yet.
+    pub causes: Vec<u16>,
+    /// Messages that were under way or held when a connection was lost, and went through a later one.
+    pub moved: u64,
     accepted: u64,
 }
 
@@ -79,6 +95,7 @@ impl Oracle {
             lossy: false,
             exclusive: false,
             deleted: false,
+            taken: false,
         });
         self.queues.len() - 1
     }
@@ -111,6 +128,9 @@ impl Oracle {
             client: Counts::default(),
             unsure: 0,
             lenient: false,
+            loose: None,
+            slack: 0,
+            taken_back: false,
         });
         self.messages.len() - 1
     }
@@ -123,7 +143,7 @@ impl Oracle {
     }
 
     /// The broker has taken a publish: it must be whole, the next of its channel, and come once.
-    pub fn accept(&mut self, id: MsgId) -> Check {
+    pub fn accept(&mut self, id: MsgId, by: loss::Taker) -> Check {
         let message = &mut self.messages[id];
         if message.accepted.is_some() {
             return Err(format!("message {id} was published twice"));
@@ -131,9 +151,11 @@ impl Oracle {
         if message.fate == Fate::Never {
             return Err(format!("message {id} was published and never should have been"));
         }
-        self.chans[message.chan].accept(id)?;
+        let (chan, loose) = (message.chan, message.loose);
+        self.moved += u64::from(loose.is_some_and(|loss| by.born >= loss));
+        self.chans[chan].accept(id, by, &self.messages)?;
         self.accepted += 1;
-        message.accepted = Some(self.accepted);
+        self.messages[id].accepted = Some(self.accepted);
         Ok(())
     }
 
@@ -147,7 +169,7 @@ impl Oracle {
 
     /// A client was told that all that the channel published was processed.
     pub fn prove(&self, chan: ChanIx, why: &str) -> Check {
-        match self.chans[chan].awaited() {
+        match self.chans[chan].awaited(&self.messages) {
             Some(id) => self.must_be_accepted(id, why),
             None => Ok(()),
         }

@@ -9,7 +9,7 @@ use warren_wire::{Method, Table};
 
 use crate::client::topology::declare;
 use crate::oracle::tap::Tap;
-use crate::oracle::{Check, Kind, Oracle};
+use crate::oracle::{ChanIx, Check, Kind, Oracle};
 use crate::scenario::{Between, DIRECT, FAN, Scenario};
 use crate::trace::Trace;
 
@@ -21,6 +21,8 @@ pub struct BrokerSide {
     /// What it does, as the record wants to know.
     pub tap: Tap,
     wires: BTreeMap<ConnId, Wire>,
+    /// An alarm is on, or was until then, in milliseconds.
+    alarm: Option<u64>,
 }
 
 /// One connection of the broker.
@@ -42,13 +44,13 @@ impl BrokerSide {
             furnish(&mut broker, scenario, vhost, name, oracle)?;
         }
         let tap = Tap::new(scenario.between == Between::Warren);
-        Ok(BrokerSide { broker, tap, wires: BTreeMap::new() })
+        Ok(BrokerSide { broker, tap, wires: BTreeMap::new(), alarm: None })
     }
 
     /// A connection from outside.
-    pub fn connect(&mut self) -> ConnId {
+    pub fn connect(&mut self, losses: u32) -> ConnId {
         let conn = self.broker.connect();
-        self.tap.connected(conn);
+        self.tap.connected(conn, losses);
         self.wires.insert(conn, Wire::default());
         conn
     }
@@ -95,12 +97,7 @@ impl BrokerSide {
     /// Lets queues write.
     pub fn pump(&mut self, conn: ConnId, most: usize, oracle: &mut Oracle, trace: &mut Trace) -> Check {
         self.broker.pump(conn, most);
-        let new = std::mem::take(self.broker.output(conn));
-        self.tap.wrote(conn, &new, oracle, trace)?;
-        if let Some(wire) = self.wires.get_mut(&conn) {
-            wire.out.extend_from_slice(&new);
-        }
-        Ok(())
+        self.collect(conn, oracle, trace)
     }
 
     /// Octets to be taken.
@@ -112,7 +109,9 @@ impl BrokerSide {
     pub fn take(&mut self, conn: ConnId, most: usize) -> Vec<u8> {
         let Some(wire) = self.wires.get_mut(&conn) else { return Vec::new() };
         let most = most.min(wire.out.len());
-        wire.out.drain(..most).collect()
+        let taken = wire.out.drain(..most).collect();
+        self.tap.was_read(conn, wire.out.len());
+        taken
     }
 
     /// Whether the broker has ended the connection and everything that it wrote was taken.
@@ -126,6 +125,55 @@ impl BrokerSide {
             Some(wire) if wire.busy => wire.ended = true,
             _ => self.forget(conn, oracle),
         }
+    }
+
+    /// The broker's end of a connection is gone, with all that was received and not carried out. `unread`: what it wrote is
+    /// lost as well.
+    pub fn cut(&mut self, conn: ConnId, unread: bool, oracle: &mut Oracle) {
+        self.tap.gone(conn, oracle);
+        self.broker.disconnect(conn);
+        if unread {
+            self.wires.remove(&conn);
+        }
+    }
+
+    /// The broker closes a connection of its own accord.
+    pub fn close(&mut self, conn: ConnId, code: u16, oracle: &mut Oracle, trace: &mut Trace) -> Check {
+        let detail = if code == 320 { "broker forced connection closure with reason 'shutdown'" } else { "" };
+        self.broker.force_close(conn, code, detail);
+        self.collect(conn, oracle, trace)
+    }
+
+    /// A resource alarm begins or ends.
+    pub fn alarm(&mut self, on: bool, oracle: &mut Oracle, trace: &mut Trace) -> Check {
+        self.broker.set_blocked(on);
+        self.alarm = Some(if on { u64::MAX } else { self.tap.now });
+        if on {
+            return Ok(());
+        }
+        self.wires.values_mut().for_each(|wire| wire.busy = true);
+        let conns: Vec<ConnId> = self.wires.keys().copied().collect();
+        conns.into_iter().try_for_each(|conn| self.collect(conn, oracle, trace))
+    }
+
+    /// Whether an alarm has kept publishers from being heard not long ago.
+    pub fn alarmed_at(&self, now: u64) -> bool {
+        self.alarm.is_some_and(|until| now <= until.saturating_add(5000))
+    }
+
+    /// The client's channel of which a content was read in part.
+    pub fn cut_content(&self, conn: ConnId) -> Option<ChanIx> {
+        self.tap.cut(conn, self.available(conn))
+    }
+
+    /// What the broker has written.
+    fn collect(&mut self, conn: ConnId, oracle: &mut Oracle, trace: &mut Trace) -> Check {
+        let new = std::mem::take(self.broker.output(conn));
+        self.tap.wrote(conn, &new, oracle, trace)?;
+        if let Some(wire) = self.wires.get_mut(&conn) {
+            wire.out.extend_from_slice(&new);
+        }
+        Ok(())
     }
 
     fn forget(&mut self, conn: ConnId, oracle: &mut Oracle) {
@@ -167,7 +215,7 @@ fn furnish(
         locale: b"en_US",
     };
     Method::ConnectionStartOk(start_ok).write(0, &mut bytes);
-    let tune_ok = connection::TuneOk { channel_max: 10, frame_max: 131_072, heartbeat: 0 };
+    let tune_ok = connection::TuneOk { channel_max: 1, frame_max: 131_072, heartbeat: 0 };
     Method::ConnectionTuneOk(tune_ok).write(0, &mut bytes);
     Method::ConnectionOpen(connection::Open { virtual_host: vhost_name.as_bytes() }).write(0, &mut bytes);
     Method::ChannelOpen.write(1, &mut bytes);

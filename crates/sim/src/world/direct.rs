@@ -25,7 +25,7 @@ struct Link {
 
 impl Direct {
     pub(super) fn arrive(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
-        let link = Link { conn: outside.broker.connect(), delivered: 0, live: true };
+        let link = Link { conn: outside.broker.connect(0), delivered: 0, live: true };
         if place < self.links.len() {
             self.links[place] = link;
         } else {

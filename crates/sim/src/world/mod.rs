@@ -4,10 +4,12 @@
 //! - [`broker_side`]: the model broker and its connections.
 //! - [`direct`]: clients connected to the broker itself.
 //! - [`warren`]: clients connected to engines, and engines to the broker: what the edge does, in steps.
+//! - [`misfortune`]: when things go wrong, and when they are well again.
 //! - [`quiet`]: letting everything that is under way come to its end, and what must be true then.
 
 pub mod broker_side;
 pub mod direct;
+mod misfortune;
 pub mod quiet;
 pub mod warren;
 
@@ -25,6 +27,7 @@ use crate::scenario::{Between, Scenario};
 use crate::trace::Trace;
 use broker_side::BrokerSide;
 use direct::Direct;
+use misfortune::Trouble;
 use warren::Warren;
 
 /// Frames and deliveries that the broker does at a time, at most.
@@ -101,6 +104,7 @@ pub struct World {
     middle: Middle,
     possible: Vec<(Action, u32)>,
     hurry: bool,
+    trouble: Trouble,
 }
 
 /// What a run came to.
@@ -156,6 +160,7 @@ impl World {
             middle,
             possible: Vec::new(),
             hurry: false,
+            trouble: Trouble::default(),
         };
         let limits = &world.scenario.limits;
         world.trace.line(format_args!(
@@ -177,6 +182,7 @@ impl World {
     pub fn run(&mut self, steps: u64) -> Check {
         while self.steps < steps {
             self.step()?;
+            self.tempt_fate()?;
             let stall = self.scenario.stall_every;
             if stall > 0 && self.rng.chance(1, stall) {
                 let place = self.rng.below(self.clients.len());
@@ -186,6 +192,7 @@ impl World {
             let quiet = self.scenario.quiet_every;
             if quiet > 0 && self.rng.chance(1, quiet) {
                 self.quiet_time()?;
+                self.disturb_the_quiet()?;
             }
         }
         self.finish(steps)
@@ -197,12 +204,15 @@ impl World {
             Middle::Direct(_) => Metrics::default(),
             Middle::Warren(warren) => warren.metrics(),
         };
+        let mut cover = self.cover.clone();
+        cover.hits(Path::MovedUnsent, self.oracle.moved);
+        cover.hits(Path::ConsumerResumed, self.oracle.resumed);
         Totals {
             steps: self.steps,
             messages: self.oracle.messages.len() as u64,
             accepted: self.oracle.messages.iter().filter(|m| m.accepted.is_some()).count() as u64,
             frames: self.broker.tap.frames,
-            cover: self.cover.clone(),
+            cover,
             metrics,
         }
     }
@@ -264,6 +274,7 @@ impl World {
     fn perform(&mut self, action: Action, piece: usize) -> Check<bool> {
         self.steps += 1;
         let (now, step) = (self.now, self.steps);
+        self.broker.tap.now = now;
         if !matches!(action, Action::Act(_) | Action::Time) {
             self.trace.line(format_args!("[{step} {now} ms] {action:?}"));
         }
@@ -304,6 +315,7 @@ impl World {
         if let Middle::Warren(warren) = &self.middle {
             warren.check();
         }
+        self.tell_taken_back();
         Ok(true)
     }
 
@@ -324,7 +336,10 @@ impl World {
     /// A new client at a place that is free.
     fn arrive(&mut self, place: Place) -> Check {
         let plan = Plan::draw(&mut self.rng, &self.scenario);
-        let client = Client::new(self.sessions, plan, self.now);
+        let mut client = Client::new(self.sessions, plan, self.now);
+        if self.is_troubled() {
+            client.comes_in_trouble();
+        }
         self.sessions += 1;
         if place < self.clients.len() {
             self.clients[place] = client;
@@ -340,6 +355,7 @@ impl World {
 
     /// Time has passed: heartbeats, and whatever the engines do by the clock.
     fn tick(&mut self) -> Check {
+        self.note_waiting();
         let (mut outside, middle) = self.outside(1);
         for client in outside.clients.iter_mut() {
             client.tick(&mut outside.ctx);
@@ -357,7 +373,9 @@ impl World {
         match middle {
             Middle::Direct(_) => Ok(()),
             Middle::Warren(warren) => warren.inflict(fault, &mut outside),
-        }
+        }?;
+        self.tell_taken_back();
+        Ok(())
     }
 
     fn hit(&mut self, path: Path) {

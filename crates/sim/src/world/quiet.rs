@@ -45,6 +45,8 @@ impl World {
         let patience = if self.scenario.tight { PATIENCE_WHEN_TIGHT } else { PATIENCE };
         let deadline = self.now + patience;
         self.let_all_read()?;
+        self.end_misfortunes()?;
+        let deadline = deadline.max(self.now + patience);
         self.drain()?;
         while let Some(waits) = self.waits_for().filter(|_| !self.may_wait()) {
             let next = self.next_deadline().unwrap_or(u64::MAX);
@@ -57,17 +59,18 @@ impl World {
             self.tick()?;
             self.drain()?;
         }
+        self.recover()?;
         self.hit(Path::Settled);
         Ok(())
     }
 
     /// Clients that had stopped reading go on.
-    fn let_all_read(&mut self) -> Check {
+    pub(super) fn let_all_read(&mut self) -> Check {
         (0..self.clients.len()).try_for_each(|place| self.inflict(&Fault::Stall(place, false)))
     }
 
     /// Moves octets and lets the broker work until nothing is left to do without a client's or the clock's doing.
-    fn drain(&mut self) -> Check {
+    pub(super) fn drain(&mut self) -> Check {
         for _ in 0..MOST_ACTIONS {
             if !self.drain_one()? {
                 return Ok(());
@@ -111,14 +114,14 @@ impl World {
         self.scenario.tight && !self.hurry
     }
 
-    fn audit(&mut self) -> Check {
+    pub(super) fn audit(&mut self) -> Check {
         if self.may_wait() && self.waits_for().is_some() {
             return Ok(());
         }
         audit::quiet(&self.oracle, &self.broker.broker, &self.scenario, &self.clients)
     }
 
-    fn next_deadline(&self) -> Option<u64> {
+    pub(super) fn next_deadline(&self) -> Option<u64> {
         match &self.middle {
             Middle::Direct(_) => None,
             Middle::Warren(warren) => warren.next_deadline(),
@@ -133,7 +136,7 @@ impl World {
     }
 
     /// Nothing but the clock and its heartbeats, until `until`.
-    fn let_time_pass(&mut self, until: u64) -> Check {
+    pub(super) fn let_time_pass(&mut self, until: u64) -> Check {
         while self.now < until {
             let own = self.next_deadline().unwrap_or(u64::MAX).max(self.now + 1);
             self.now = own.min(self.now + MOST_AT_ONCE).min(until);

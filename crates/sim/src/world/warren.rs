@@ -2,6 +2,7 @@
 //! done in steps, each piece of octets at a moment of chance's choosing.
 
 mod link;
+mod misfortune;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +20,6 @@ use crate::Settings;
 use crate::client::Client;
 use crate::client::handshake::Stage;
 use crate::cover::Path;
-use crate::fault::Fault;
 use crate::oracle::Check;
 use crate::scenario::{Pace, Scenario};
 use link::{Ending, Session, Upstream};
@@ -36,6 +36,8 @@ pub struct Warren {
     /// In the order in which they were asked for.
     upstreams: Vec<Option<Upstream>>,
     invariants: bool,
+    /// Connections to the broker are refused.
+    refusing: bool,
 }
 
 impl Warren {
@@ -52,6 +54,7 @@ impl Warren {
             sessions: Vec::new(),
             upstreams: Vec::new(),
             invariants: settings.invariants,
+            refusing: false,
         }
     }
 
@@ -203,11 +206,12 @@ impl Warren {
             possible.push((Action::ToBroker(place), pace.broker_io));
         }
         let may_read = self.engines[upstream.worker].may_read(Link::Upstream(upstream.id));
+        let may_read = may_read && !upstream.hung;
         if upstream.resume || (may_read && broker.available(conn) > 0) {
             possible.push((Action::FromBroker(place), pace.broker_io));
         }
         let flushed = upstream.ending == Ending::Flushed && upstream.pending == 0;
-        if flushed || broker.has_ended(conn) && !upstream.resume {
+        if flushed || broker.has_ended(conn) && !upstream.resume && !upstream.hung {
             possible.push((Action::EndUpstream(place), pace.broker_io));
         }
     }
@@ -291,7 +295,13 @@ impl Warren {
             self.engines[worker].gone(Time(outside.ctx.now), Link::Upstream(id), Gone::Closed);
             return self.obey(worker, outside);
         }
-        upstream.conn = Some(outside.broker.connect());
+        if self.refusing {
+            self.upstreams[place] = None;
+            let why = Gone::Failed("connection refused".to_owned());
+            self.engines[worker].gone(Time(outside.ctx.now), Link::Upstream(id), why);
+            return self.obey(worker, outside);
+        }
+        upstream.conn = Some(outside.broker.connect(outside.ctx.oracle.losses));
         self.engines[worker].upstream_connected(Time(outside.ctx.now), id);
         self.obey(worker, outside)
     }
@@ -301,18 +311,19 @@ impl Warren {
         let (worker, link) = (upstream.worker, Link::Upstream(upstream.id));
         let engine = &mut self.engines[worker];
         let bytes = link::write(engine, link, outside.piece, &mut upstream.flush, outside.ctx.now);
-        if let Some(conn) = upstream.conn {
+        if let Some(conn) = upstream.conn.filter(|_| !upstream.hung) {
             outside.broker.receive(conn, &bytes);
         }
         self.obey(worker, outside)
     }
 
     fn read_broker(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
+        self.assess_again(place, outside);
         let Some(upstream) = &mut self.upstreams[place] else { return Ok(()) };
         let (worker, link) = (upstream.worker, Link::Upstream(upstream.id));
         let engine = &mut self.engines[worker];
         upstream.resume = false;
-        if let (Some(conn), true) = (upstream.conn, engine.may_read(link)) {
+        if let (Some(conn), true) = (upstream.conn, engine.may_read(link) && !upstream.hung) {
             upstream.input.extend(&outside.broker.take(conn, outside.piece));
         }
         engine.input(Time(outside.ctx.now), link, &mut upstream.input);
@@ -321,12 +332,18 @@ impl Warren {
     }
 
     fn end_upstream(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
+        self.assess_again(place, outside);
         let Some(upstream) = self.upstreams[place].take() else { return Ok(()) };
         if let Some(conn) = upstream.conn {
+            if upstream.hung {
+                outside.broker.cut(conn, true, outside.ctx.oracle);
+            }
             outside.broker.end(conn, outside.ctx.oracle);
         }
         let engine = &mut self.engines[upstream.worker];
-        engine.gone(Time(outside.ctx.now), Link::Upstream(upstream.id), Gone::Closed);
+        let failed = upstream.loss.is_some() && outside.ctx.rng.chance(1, 2);
+        let why = if failed { Gone::Failed("reset by peer".to_owned()) } else { Gone::Closed };
+        engine.gone(Time(outside.ctx.now), Link::Upstream(upstream.id), why);
         self.obey(upstream.worker, outside)
     }
 
@@ -418,6 +435,12 @@ impl Warren {
 
     pub(super) fn tick(&mut self, outside: &mut Outside<'_>) -> Check {
         let now = Time(outside.ctx.now);
+        for place in 0..self.upstreams.len() {
+            // Silence is noticed by the clock.
+            if self.upstreams[place].as_ref().is_some_and(|u| u.hung) {
+                self.assess_again(place, outside);
+            }
+        }
         for worker in 0..self.engines.len() {
             if self.engines[worker].next_deadline().is_some_and(|deadline| deadline <= now) {
                 self.engines[worker].tick(now);
@@ -434,23 +457,6 @@ impl Warren {
         for worker in 0..self.engines.len() {
             self.engines[worker].shutdown(Time(outside.ctx.now), "the simulation is over");
             self.obey(worker, outside)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn inflict(&mut self, fault: &Fault, outside: &mut Outside<'_>) -> Check {
-        match *fault {
-            Fault::LoseUpstream(place) => {
-                if let Some(Some(upstream)) = self.upstreams.get_mut(place) {
-                    upstream.ending = Ending::Now;
-                }
-            }
-            Fault::Alarm(on) => outside.broker.broker.set_blocked(on),
-            Fault::Stall(place, stalled) => {
-                if let Some(Some(session)) = self.sessions.get_mut(place) {
-                    session.stalled = stalled;
-                }
-            }
         }
         Ok(())
     }

@@ -7,8 +7,9 @@ use warren_wire::method::basic;
 use warren_wire::{BasicProperties, ContentHeader, Method};
 
 use crate::oracle::chan::Settle;
+use crate::oracle::loss::{TakenBack, Taker};
 use crate::oracle::message::MsgId;
-use crate::oracle::{Check, Oracle};
+use crate::oracle::{ChanIx, Check, Oracle};
 
 #[derive(Debug, Default)]
 pub(super) struct TapChan {
@@ -17,12 +18,24 @@ pub(super) struct TapChan {
     publish: Option<Content>,
     writing: Option<Content>,
     tx: Option<Tx>,
-    unacked: BTreeMap<u64, MsgId>,
-    /// Tag, and whether without acknowledgements. They stay until cancel-ok.
-    consumers: BTreeMap<Vec<u8>, bool>,
-    /// Consumers whose tags the broker has not told yet, in order: whether without acknowledgements.
-    unnamed: VecDeque<bool>,
+    /// What waits for an acknowledgement, and whose it is: a place in `tags`.
+    unacked: BTreeMap<u64, (MsgId, Option<usize>)>,
+    /// By tag. They stay until cancel-ok.
+    consumers: BTreeMap<Vec<u8>, Subscriber>,
+    /// Consumers whose tags the broker has not told yet, in order.
+    unnamed: VecDeque<Subscriber>,
+    /// Tags that deliveries came under.
+    tags: Vec<Vec<u8>>,
     get_no_ack: bool,
+}
+
+/// A consumer.
+#[derive(Clone, Debug)]
+struct Subscriber {
+    no_ack: bool,
+    queue: Vec<u8>,
+    /// Its place in [`TapChan::tags`], once something was delivered to it.
+    place: Option<usize>,
 }
 
 /// A content, method to last body.
@@ -40,23 +53,25 @@ enum What {
     /// `None`: no acknowledgement is due.
     Delivery {
         tag: Option<u64>,
+        to: Option<usize>,
     },
 }
 
 #[derive(Debug, Default)]
 struct Tx {
     publishes: Vec<MsgId>,
-    settled: Vec<(u64, MsgId, Settle)>,
+    settled: Vec<(u64, (MsgId, Option<usize>), Settle)>,
 }
 
 impl TapChan {
     pub(super) fn before(&mut self, method: &Method<'_>) {
         match method {
             Method::BasicConsume(m) => {
+                let new = Subscriber { no_ack: m.no_ack, queue: m.queue.to_vec(), place: None };
                 if m.consumer_tag.is_empty() {
-                    self.unnamed.push_back(m.no_ack);
+                    self.unnamed.push_back(new);
                 } else {
-                    self.consumers.insert(m.consumer_tag.to_vec(), m.no_ack);
+                    self.consumers.insert(m.consumer_tag.to_vec(), new);
                 }
             }
             Method::BasicGet(m) => self.get_no_ack = m.no_ack,
@@ -69,6 +84,7 @@ impl TapChan {
         kind: u8,
         payload: &[u8],
         method: Option<Method<'_>>,
+        by: Taker,
         oracle: &mut Oracle,
     ) -> Check {
         match kind {
@@ -76,15 +92,15 @@ impl TapChan {
                 if advance(&mut self.publish, kind, payload, oracle)?
                     && let Some(id) = self.publish.take().and_then(|content| content.id)
                 {
-                    return self.published(id, oracle);
+                    return self.published(id, by, oracle);
                 }
                 Ok(())
             }
-            _ => method.map_or(Ok(()), |method| self.after_method(method, oracle)),
+            _ => method.map_or(Ok(()), |method| self.after_method(method, by, oracle)),
         }
     }
 
-    fn after_method(&mut self, method: Method<'_>, oracle: &mut Oracle) -> Check {
+    fn after_method(&mut self, method: Method<'_>, by: Taker, oracle: &mut Oracle) -> Check {
         match method {
             Method::BasicPublish(_) => {
                 self.publish = Some(Content { what: What::Publish, id: None, left: 0 });
@@ -94,7 +110,7 @@ impl TapChan {
             Method::BasicNack(m) => self.settle(m.delivery_tag, m.multiple, fate(m.requeue), oracle),
             Method::BasicReject(m) => self.settle(m.delivery_tag, false, fate(m.requeue), oracle),
             Method::BasicRecover(_) | Method::BasicRecoverAsync(_) => {
-                for (_, id) in std::mem::take(&mut self.unacked) {
+                for (_, (id, _)) in std::mem::take(&mut self.unacked) {
                     oracle.messages[id].broker.unacked -= 1;
                 }
                 Ok(())
@@ -105,81 +121,94 @@ impl TapChan {
             }
             Method::TxCommit => {
                 let tx = self.tx.replace(Tx::default()).unwrap_or_default();
-                tx.publishes.iter().try_for_each(|&id| oracle.accept(id))?;
-                tx.settled.iter().try_for_each(|&(_, id, how)| settled(id, how, oracle))
+                tx.publishes.iter().try_for_each(|&id| oracle.accept(id, by))?;
+                tx.settled.iter().try_for_each(|&(_, (id, _), how)| settled(id, how, oracle))
             }
             Method::TxRollback => {
                 let tx = self.tx.replace(Tx::default()).unwrap_or_default();
-                self.unacked.extend(tx.settled.into_iter().map(|(tag, id, _)| (tag, id)));
+                self.unacked.extend(tx.settled.into_iter().map(|(tag, held, _)| (tag, held)));
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn published(&mut self, id: MsgId, oracle: &mut Oracle) -> Check {
+    fn published(&mut self, id: MsgId, by: Taker, oracle: &mut Oracle) -> Check {
         match &mut self.tx {
             Some(tx) => {
                 tx.publishes.push(id);
                 Ok(())
             }
-            None => oracle.accept(id),
+            None => oracle.accept(id, by),
         }
     }
 
     fn settle(&mut self, tag: u64, multiple: bool, how: Settle, oracle: &mut Oracle) -> Check {
-        let covered: Vec<(u64, MsgId)> = match (multiple, tag) {
+        let covered: Vec<(u64, (MsgId, Option<usize>))> = match (multiple, tag) {
             (true, 0) => std::mem::take(&mut self.unacked).into_iter().collect(),
             (true, _) => {
                 let rest = self.unacked.split_off(&(tag + 1));
                 std::mem::replace(&mut self.unacked, rest).into_iter().collect()
             }
-            (false, _) => self.unacked.remove(&tag).map(|id| (tag, id)).into_iter().collect(),
+            (false, _) => self.unacked.remove(&tag).map(|held| (tag, held)).into_iter().collect(),
         };
-        for (tag, id) in covered {
+        for (tag, held) in covered {
             match &mut self.tx {
-                Some(tx) => tx.settled.push((tag, id, how)),
-                None => settled(id, how, oracle)?,
+                Some(tx) => tx.settled.push((tag, held, how)),
+                None => settled(held.0, how, oracle)?,
             }
         }
         Ok(())
     }
 
+    /// The channel writes a frame. Tells whose content is complete with it.
     pub(super) fn output(
         &mut self,
         kind: u8,
         payload: &[u8],
         method: Option<Method<'_>>,
         oracle: &mut Oracle,
-    ) -> Check {
+    ) -> Check<Option<ChanIx>> {
         if matches!(kind, FRAME_HEADER | FRAME_BODY) {
             if advance(&mut self.writing, kind, payload, oracle)?
                 && let Some(Content { what, id: Some(id), .. }) = self.writing.take()
             {
                 self.written(what, id, oracle);
+                return Ok(match what {
+                    What::Delivery { to: Some(to), .. } => oracle.tags.get(&self.tags[to]).map(|t| t.0),
+                    What::Return => Some(oracle.messages[id].chan),
+                    // Who gets has a request in flight, which says enough.
+                    _ => None,
+                });
             }
-            return Ok(());
+            return Ok(None);
         }
-        let Some(method) = method else { return Ok(()) };
+        let Some(method) = method else { return Ok(None) };
         let what = match method {
             Method::BasicReturn(_) => What::Return,
             Method::BasicDeliver(m) => {
-                let consumer = self.consumers.get(m.consumer_tag);
-                let no_ack = *consumer.ok_or("a delivery to a consumer that is not there")?;
-                What::Delivery { tag: (!no_ack).then_some(m.delivery_tag) }
+                let consumer = self.consumers.get_mut(m.consumer_tag);
+                let consumer = consumer.ok_or("a delivery to a consumer that is not there")?;
+                let place = *consumer.place.get_or_insert_with(|| {
+                    self.tags.push(m.consumer_tag.to_vec());
+                    self.tags.len() - 1
+                });
+                What::Delivery { tag: (!consumer.no_ack).then_some(m.delivery_tag), to: Some(place) }
             }
-            Method::BasicGetOk(m) => What::Delivery { tag: (!self.get_no_ack).then_some(m.delivery_tag) },
-            other => return self.told(other),
+            Method::BasicGetOk(m) => {
+                What::Delivery { tag: (!self.get_no_ack).then_some(m.delivery_tag), to: None }
+            }
+            other => return self.told(other).map(|()| None),
         };
         self.writing = Some(Content { what, id: None, left: 0 });
-        Ok(())
+        Ok(None)
     }
 
     fn told(&mut self, method: Method<'_>) -> Check {
         match method {
             Method::BasicConsumeOk(m) if !self.consumers.contains_key(m.consumer_tag) => {
-                let no_ack = self.unnamed.pop_front().ok_or("a consume-ok that nobody asked for")?;
-                self.consumers.insert(m.consumer_tag.to_vec(), no_ack);
+                let new = self.unnamed.pop_front().ok_or("a consume-ok that nobody asked for")?;
+                self.consumers.insert(m.consumer_tag.to_vec(), new);
             }
             Method::BasicCancelOk(basic::CancelOk { consumer_tag })
             | Method::BasicCancel(basic::Cancel { consumer_tag, .. }) => {
@@ -191,33 +220,44 @@ impl TapChan {
     }
 
     fn written(&mut self, what: What, id: MsgId, oracle: &mut Oracle) {
-        let What::Delivery { tag } = what else { return };
+        let What::Delivery { tag, to } = what else { return };
         let counts = &mut oracle.messages[id].broker;
         counts.deliveries += 1;
         match tag {
             Some(tag) => {
                 counts.unacked += 1;
-                self.unacked.insert(tag, id);
+                self.unacked.insert(tag, (id, to));
             }
             None => counts.taken += 1,
         }
     }
 
     /// The channel ends, and what it had not settled goes back to the queues. What waited for a consumer without
-    /// acknowledgements is lost, and was never written.
-    pub(super) fn end(&mut self, oracle: &mut Oracle) {
+    /// acknowledgements is lost, and was never written. `lost`: with its connection, so that clients may hold it still.
+    pub(super) fn end(&mut self, lost: bool, oracle: &mut Oracle) {
         let held = self.tx.take().unwrap_or_default();
-        let ids = held.settled.iter().map(|&(_, id, _)| id);
-        for id in ids.chain(std::mem::take(&mut self.unacked).into_values()) {
+        let held = held.settled.into_iter().map(|(_, held, _)| held);
+        for (id, to) in held.chain(std::mem::take(&mut self.unacked).into_values()) {
             oracle.messages[id].broker.unacked -= 1;
+            if lost {
+                oracle.taken_back.push(TakenBack { id, tag: to.map(|place| self.tags[place].clone()) });
+            }
         }
-        for (tag, no_ack) in std::mem::take(&mut self.consumers) {
-            if no_ack && let Some(&(_, queue)) = oracle.tags.get(&tag) {
-                oracle.queues[queue].lossy = true;
+        for (tag, consumer) in std::mem::take(&mut self.consumers) {
+            match oracle.tags.get(&tag) {
+                _ if !consumer.no_ack => {}
+                Some(&(_, queue)) => oracle.queues[queue].lossy = true,
+                // Its client does not know the tag yet.
+                None => oracle.make_lossy(&consumer.queue),
             }
         }
         self.publish = None;
         self.writing = None;
+    }
+
+    /// Consumers that are here.
+    pub(super) fn consumer_tags(&self) -> impl Iterator<Item = &[u8]> {
+        self.consumers.keys().map(Vec::as_slice)
     }
 }
 

@@ -7,6 +7,8 @@ use warren_engine::session::HandOff;
 use warren_engine::time::Time;
 use warren_engine::{Command, Engine, Link};
 
+use crate::client::loss::Loss;
+
 /// Whether the engine wants the socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -73,6 +75,10 @@ pub(super) struct Upstream {
     pub(super) pending: usize,
     pub(super) resume: bool,
     pub(super) ending: Ending,
+    /// A fault: nothing comes and goes any more.
+    pub(super) hung: bool,
+    /// A fault that the engine may not know of yet, as it was when it happened.
+    pub(super) loss: Option<Loss>,
 }
 
 impl Upstream {
@@ -86,6 +92,8 @@ impl Upstream {
             pending: 0,
             resume: false,
             ending: Ending::Never,
+            hung: false,
+            loss: None,
         }
     }
 }
