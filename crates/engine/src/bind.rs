@@ -103,12 +103,13 @@ impl Engine {
     fn try_bind(&mut self, tenant: TenantId, id: ChannelId) -> bool {
         let channel = &self.channels[id];
         let (purpose, session) = (channel.purpose, channel.session);
-        let mode = if purpose == Purpose::Control { Mode::Plain } else { channel.mode };
+        let asks = matches!(purpose, Purpose::Control | Purpose::Quarantine);
+        let mode = if asks { Mode::Plain } else { channel.mode };
         let found = if purpose == Purpose::Lane {
             self.want_lane(session).and_then(|lane| self.open_channel(lane)).map(|up| (up, OPENED))
         } else {
             let mut idle = self.reuse(tenant, purpose, mode);
-            if purpose == Purpose::Control {
+            if asks {
                 // Requests do not mind the mode.
                 idle = idle.or_else(|| self.reuse(tenant, purpose, Mode::Confirm));
             }
@@ -218,9 +219,8 @@ impl Engine {
     fn open_channel(&mut self, upstream: UpstreamId) -> Option<UpChannelId> {
         let limit = self.config.limits.upstream_channels;
         let state = &self.upstreams[upstream];
-        if state.stage != Stage::Ready
-            || !state.numbers.has_room(channel_limit(state.tune.channel_max, limit))
-        {
+        let room = state.numbers.has_room(channel_limit(state.tune.channel_max, limit));
+        if state.stage != Stage::Ready || !room || !self.may_open_channel(upstream) {
             return None;
         }
         let up = self.up_channels.insert(UpChannel {

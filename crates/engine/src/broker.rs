@@ -255,10 +255,31 @@ impl Engine {
             let at = (close.class_id, close.method_id);
             self.close_session(session, close.reply_code, &text, at, crate::close::UPSTREAM);
         }
+        if close.reply_code == 320 && text.ends_with(" is deleted") {
+            self.tenant_deleted(id, &text);
+        }
+        self.learn_channel_limit(id, close);
         let why = format!("the broker closed it: {} {text}", close.reply_code);
         self.lose_upstream(id, dial::BROKER, &why, Some(close));
         self.tell_upstream(id, 0, Method::ConnectionCloseOk);
         self.commands.push_back(crate::api::Command::Close(Link::Upstream(id)));
+    }
+
+    /// The virtual host or the user of a connection was deleted: all its sessions would have been told.
+    fn tenant_deleted(&mut self, id: UpstreamId, text: &str) {
+        let upstream = &self.upstreams[id];
+        let Some(tenant) = upstream.tenant else { return };
+        if let Some(state) = self.tenants.get_mut(tenant) {
+            state.proven_at = None;
+        }
+        if let Some(login) = upstream.login.and_then(|l| self.logins.get_mut(l)) {
+            login.verified_at = None;
+        }
+        let told: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, s)| s.tenant == Some(tenant)).map(|s| s.0).collect();
+        for session in told {
+            self.close_session(session, 320, text, (0, 0), crate::close::UPSTREAM);
+        }
     }
 
     /// close-ok for Warren's own connection.close.

@@ -140,6 +140,9 @@ impl Engine {
             }
             (Phase::CloseSent, _) => {}
             (Phase::Running, Method::ConnectionClose(_)) => self.client_close(id),
+            (Phase::Running, Method::ConnectionUpdateSecret(update)) => {
+                self.client_updates_secret(id, &update);
+            }
             (Phase::Running, other) => {
                 let text = reply::text(503, "unexpected method on channel 0");
                 self.close_session(id, 503, &text, split(other.id()), close::PROTOCOL);

@@ -225,6 +225,7 @@ impl Engine {
             self.tenant_timer(tenant);
         }
         self.leave_login(session.login);
+        self.leave_login(session.rekeying);
         self.close_upstreams_if_stopping();
     }
 

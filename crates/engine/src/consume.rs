@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::flow::To;
 use crate::ids::{ChannelId, UpChannelId};
+use crate::risks::Risk;
 use crate::switch::Need;
 use crate::upstream::Note;
 
@@ -46,10 +47,7 @@ impl Engine {
         } else if reply_to {
             Need::ConsumeAndPublish
         } else {
-            match self.need_for_queue(id, &queue) {
-                Need::Lane => Need::Lane,
-                _ => Need::Consume,
-            }
+            self.need_for_consumer(id, consume, &queue)
         };
         let Some(up) = self.ensure(id, need) else { return Ok(Flow::Hold) };
         // Its tag must be known, even when the client does not wait for it.
@@ -100,6 +98,24 @@ impl Engine {
             self.ask(id, up, note, method);
         }
         Ok(Flow::Done)
+    }
+
+    /// What a consumer needs: a stream's offset may be malformed, and what else is risky depends on the queue.
+    fn need_for_consumer(&self, id: ChannelId, consume: &basic::Consume<'_>, queue: &[u8]) -> Need {
+        let need = if self.channels[id].global_prefetch.is_some() {
+            self.need_for_risk(id, queue, Risk::GlobalQos)
+        } else if consume.no_ack {
+            self.need_for_risk(id, queue, Risk::NoAck)
+        } else {
+            self.need_for_queue(id, queue)
+        };
+        let offset = consume.arguments.get(b"x-stream-offset").is_some();
+        match need {
+            Need::Lane => Need::Lane,
+            _ if offset => Need::Quarantine,
+            Need::Quarantine => Need::Quarantine,
+            _ => Need::Consume,
+        }
     }
 
     /// A name for a consumer that its client leaves to the broker: Warren must know it before the broker answers.

@@ -143,6 +143,7 @@ impl Engine {
         let state = &mut self.farms[farm];
         state.properties = Some(start.server_properties.as_bytes().to_vec());
         state.is_rabbitmq = start.server_properties.get(b"product") == Some(Value::Str(b"RabbitMQ"));
+        state.default_is_classic = default_is_classic(start.server_properties);
         state.failures = 0;
         state.retry_at = None;
         if self.upstreams[id].login.is_some() {
@@ -275,7 +276,10 @@ impl Engine {
         let proving = tenant.and_then(|t| self.tenants.get(t)).is_some_and(|t| t.proving == Some(id));
         self.tell_upstream(id, 0, Method::ConnectionCloseOk);
         let text = String::from_utf8_lossy(close.reply_text).into_owned();
-        if stage == Stage::Opening && !proving {
+        // A limit may be lifted, or others may leave. What else is refused stays refused: a virtual host that is gone, a
+        // right that was taken.
+        let limited = stage == Stage::Opening && text.contains("limit") && !proving;
+        if limited {
             // One connection more was refused (a limit, perhaps): those who wait for it ask again after a pause.
             self.attempt_failed(id, &text);
         }
@@ -288,7 +292,7 @@ impl Engine {
         self.arm_upstream(id, deadline);
         match (stage, login, tenant) {
             (Stage::Verifying, Some(login), _) => self.login_refused(login, &refusal),
-            (_, _, Some(tenant)) if proving => self.tenant_refused(tenant, &refusal),
+            (_, _, Some(tenant)) if !limited => self.tenant_refused(tenant, &refusal),
             _ => {}
         }
     }
@@ -513,5 +517,18 @@ impl Engine {
         self.upstreams[id].session = Some(session);
         self.sessions[session].lane = Some(id);
         None
+    }
+}
+
+/// Whether a queue whose declare names no kind is a classic one: RabbitMQ before 3.11, and LavinMQ.
+fn default_is_classic(properties: Table<'_>) -> bool {
+    match (properties.get(b"product"), properties.get(b"version")) {
+        (Some(Value::Str(b"RabbitMQ")), Some(Value::Str(version))) => {
+            let version = String::from_utf8_lossy(version);
+            let mut parts = version.split('.').map(|part| part.parse().unwrap_or(u32::MAX));
+            (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or(u32::MAX)) < (3, 11)
+        }
+        (Some(Value::Str(b"LavinMQ")), _) => true,
+        _ => false,
     }
 }

@@ -33,6 +33,7 @@ impl Engine {
             deadline: Some(deadline),
             credentials: None,
             login: None,
+            rekeying: None,
             tenant: None,
             vhost: "".into(),
             capabilities: Capabilities::default(),

@@ -30,6 +30,7 @@ impl Engine {
             waiters: Vec::new(),
             tenants: std::collections::BTreeMap::new(),
             sessions: 0,
+            channel_limit: None,
         });
         self.login_names.entry(key).or_default().push(id);
         id
@@ -48,7 +49,7 @@ impl Engine {
     /// Has a connection find out, if somebody waits for it.
     pub(crate) fn check_login(&mut self, id: LoginId) {
         let Some(login) = self.logins.get_mut(id) else { return };
-        login.waiters.retain(|s| self.sessions.get(*s).is_some_and(|s| s.phase == Phase::Verifying));
+        login.waiters.retain(|s| self.sessions.get(*s).is_some_and(|s| s.asks_about(id)));
         if login.waiters.is_empty() || login.verifying.is_some() {
             return;
         }
@@ -74,8 +75,10 @@ impl Engine {
         login.refused = None;
         login.losses = 0;
         for session in std::mem::take(&mut login.waiters) {
-            if self.sessions.get(session).is_some_and(|s| s.phase == Phase::Verifying) {
-                self.send_tune(session);
+            match self.sessions.get(session).filter(|s| s.asks_about(id)).map(|s| s.phase) {
+                Some(Phase::Verifying) => self.send_tune(session),
+                Some(_) => self.rekeyed(session),
+                None => {}
             }
         }
     }
@@ -87,7 +90,10 @@ impl Engine {
         };
         login.verified_at = None;
         for session in std::mem::take(&mut login.waiters) {
-            self.refuse_login(session, refusal);
+            match self.sessions.get(session).is_some_and(|s| s.rekeying == Some(id)) {
+                true => self.secret_refused(session),
+                false => self.refuse_login(session, refusal),
+            }
         }
         let Some(login) = self.logins.get_mut(id) else {
             return;
@@ -98,7 +104,6 @@ impl Engine {
             // A proof of these pools was older: they serve no new session.
             self.tenants[tenant].proven_at = None;
             self.tenant_refused(tenant, refusal);
-            self.refuse_waiting(tenant, refusal);
         }
         self.wheel.schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Login(id));
     }
@@ -198,6 +203,8 @@ impl Engine {
             sessions: 0,
             last_used: self.now,
             lasting: Names::default(),
+            classic: Names::default(),
+            safe: Names::default(),
         });
         self.logins[login].tenants.insert(vhost.into(), id);
         id
@@ -252,6 +259,7 @@ impl Engine {
         for session in entering {
             self.refuse_login(session, refusal);
         }
+        self.refuse_waiting(id, refusal);
         self.wheel.schedule(self.now + self.config.limits.refusal_ttl, TimerKey::Tenant(id));
     }
 

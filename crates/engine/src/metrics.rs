@@ -8,8 +8,16 @@ pub const UPSTREAM_CLOSE_REASONS: [&str; 6] = ["idle", "broker", "lost", "refuse
 /// How a channel got its upstream channel. The labels of `warren_binds_total`.
 pub const BIND_KINDS: [&str; 3] = ["reused", "opened", "rebound"];
 /// Why a channel was bound. The labels of `warren_binds_total`.
-pub const BIND_WHYS: [&str; 7] =
-    ["first_use", "first_publish", "consume", "own_lane", "slow_reader", "transaction", "resume"];
+pub const BIND_WHYS: [&str; 8] = [
+    "first_use",
+    "first_publish",
+    "consume",
+    "own_lane",
+    "slow_reader",
+    "transaction",
+    "resume",
+    "quarantine",
+];
 
 /// Counters and gauges of one worker.
 #[derive(Clone, Debug, Default)]

@@ -35,7 +35,7 @@ impl Engine {
         let up = channel.current?;
         let state = self.up_channels.get_mut(up)?;
         let upstream = self.upstreams.get(state.upstream)?;
-        let fits = (channel.purpose != Purpose::Control || channel.pinned)
+        let fits = (!matches!(channel.purpose, Purpose::Control | Purpose::Quarantine) || channel.pinned)
             && (channel.mode != Mode::Confirm || state.mode == Mode::Confirm)
             && channel.content == Content::None
             && channel.assembly.is_none()

@@ -9,6 +9,7 @@ use crate::channel::{Consumer, ConsumerState, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, SessionId, UpChannelId};
+use crate::risks::Risk;
 use crate::sources::GOT;
 use crate::upstream::{Incoming, Note, Pending};
 
@@ -77,7 +78,7 @@ impl Engine {
                 self.closing_progress(channel, up);
             }
             (Pending::Barrier, None) => self.barrier_arrived(up),
-            (Pending::Client(_, Note::Get { no_ack }, _), None) => self.orphan_got(up, no_ack, method),
+            (Pending::Client(_, Note::Get { no_ack, .. }, _), None) => self.orphan_got(up, no_ack, method),
             _ => {}
         }
         self.local_answers(up);
@@ -183,8 +184,9 @@ impl Engine {
         };
         channel.awaiting = channel.awaiting.saturating_sub(1);
         if let Method::BasicGetOk(_) = method {
-            let no_ack = matches!(note, Note::Get { no_ack: true });
+            let no_ack = matches!(note, Note::Get { no_ack: true, .. });
             self.got(id, up, no_ack, frame);
+            self.noted(id, up, note, method);
         } else {
             self.relay(id, up, frame);
             self.noted(id, up, note, method);
@@ -200,10 +202,15 @@ impl Engine {
     /// What a reply changes in the record.
     fn noted(&mut self, id: ChannelId, up: UpChannelId, note: &Note, method: Method<'_>) {
         match (note, method) {
-            (Note::Declare { exclusive, lasting }, Method::QueueDeclareOk(ok)) => {
+            (Note::Declare { exclusive, lasting, classic }, Method::QueueDeclareOk(ok)) => {
                 self.named(id);
                 self.queue_declared(id, ok.queue, *exclusive, *lasting);
+                if let Some(classic) = classic {
+                    self.queue_is_new(id, ok.queue, *classic);
+                }
             }
+            (Note::Risky { risk, queue }, _) => self.is_safe(id, queue, *risk),
+            (Note::Get { queue, .. }, _) => self.is_safe(id, queue, Risk::Get),
             (Note::Delete { name }, Method::QueueDeleteOk(_)) => self.queue_deleted(id, name),
             (Note::Consume { tag }, Method::BasicConsumeOk(_)) => self.consumer_began(id, tag),
             (Note::Cancel { tag }, Method::BasicCancelOk(_)) => self.consumer_ended(id, up, tag),
@@ -264,6 +271,7 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(session) {
             session.exclusive.remove(name);
         }
+        self.queue_is_new(id, name, false);
         if let Some(tenant) = self.channel_tenant(id) {
             self.tenants[tenant].lasting.remove(name);
         }
@@ -272,7 +280,14 @@ impl Engine {
     fn consumer_began(&mut self, id: ChannelId, tag: &[u8]) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         let Some(at) = channel.consumer(tag) else { return };
-        channel.consumers[at].state = ConsumerState::Active;
+        let consumer = &mut channel.consumers[at];
+        consumer.state = ConsumerState::Active;
+        let (queue, no_ack) = (consumer.queue.clone(), consumer.no_ack);
+        if channel.global_prefetch.is_some() {
+            self.is_safe(id, &queue, Risk::GlobalQos);
+        } else if no_ack {
+            self.is_safe(id, &queue, Risk::NoAck);
+        }
         self.move_consumers(id);
     }
 

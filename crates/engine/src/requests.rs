@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::handshake::split;
 use crate::ids::{ChannelId, UpChannelId};
+use crate::risks::{Risk, is_classic};
 use crate::switch::Need;
 use crate::upstream::{Again, Note, Pending};
 
@@ -248,7 +249,10 @@ impl Engine {
             || declare.arguments.get(b"x-queue-type") == Some(Value::Str(b"stream"));
         let exclusive = declare.exclusive && !declare.passive;
         let lasting = (!declare.passive).then_some(!exclusive && !special);
-        let note = Note::Declare { exclusive, lasting };
+        let farm = self.channel_tenant(id).map(|t| self.tenants[t].farm);
+        let default = farm.map(|farm| self.farms[farm].default_is_classic);
+        let classic = (!declare.passive).then(|| is_classic(declare.arguments, default));
+        let note = Note::Declare { exclusive, lasting, classic };
         // Its name must be known, even when the client does not wait for it.
         let method = Method::QueueDeclare(queue::Declare { no_wait: false, ..declare });
         if declare.no_wait {
@@ -268,7 +272,8 @@ impl Engine {
         let both = bind.queue.is_empty() && bind.routing_key.is_empty();
         let routing_key = if both { &*name } else { bind.routing_key };
         let method = Method::QueueBind(queue::Bind { queue: &name, routing_key, ..bind });
-        self.queue_request(id, &name, method, bind.no_wait)
+        let need = self.need_for_queue(id, &name);
+        self.queue_request(id, need, Note::Plain, method, bind.no_wait)
     }
 
     fn client_unbinds(&mut self, id: ChannelId, unbind: queue::Unbind<'_>) -> Result<Flow, Fault> {
@@ -276,18 +281,24 @@ impl Engine {
         let both = unbind.queue.is_empty() && unbind.routing_key.is_empty();
         let routing_key = if both { &*name } else { unbind.routing_key };
         let method = Method::QueueUnbind(queue::Unbind { queue: &name, routing_key, ..unbind });
-        self.queue_request(id, &name, method, false)
+        let need = self.need_for_queue(id, &name);
+        self.queue_request(id, need, Note::Plain, method, false)
     }
 
     fn client_purges(&mut self, id: ChannelId, purge: queue::Purge<'_>) -> Result<Flow, Fault> {
         let Some(name) = self.queue_name(id, purge.queue, (50, 30))? else { return Ok(Flow::Hold) };
         let method = Method::QueuePurge(queue::Purge { queue: &name, ..purge });
-        self.queue_request(id, &name, method, purge.no_wait)
+        let need = self.need_for_risk(id, &name, Risk::Purge);
+        let note = Note::Risky { risk: Risk::Purge, queue: name.clone() };
+        self.queue_request(id, need, note, method, purge.no_wait)
     }
 
     fn client_deletes(&mut self, id: ChannelId, delete: queue::Delete<'_>) -> Result<Flow, Fault> {
         let Some(name) = self.queue_name(id, delete.queue, (50, 40))? else { return Ok(Flow::Hold) };
-        let need = self.need_for_queue(id, &name);
+        let need = match delete.if_unused || delete.if_empty {
+            true => self.need_for_risk(id, &name, Risk::DeleteIf),
+            false => self.need_for_queue(id, &name),
+        };
         let Some(up) = self.ensure(id, need) else {
             return Ok(Flow::Hold);
         };
@@ -316,11 +327,11 @@ impl Engine {
     fn queue_request(
         &mut self,
         id: ChannelId,
-        name: &[u8],
+        need: Need,
+        note: Note,
         method: Method<'_>,
         no_wait: bool,
     ) -> Result<Flow, Fault> {
-        let need = self.need_for_queue(id, name);
         let Some(up) = self.ensure(id, need) else {
             return Ok(Flow::Hold);
         };
@@ -329,9 +340,9 @@ impl Engine {
         }
         self.fits(up, &method)?;
         if no_wait {
-            self.ask_quietly(up, Note::Plain, with_answer(method));
+            self.ask_quietly(up, note, with_answer(method));
         } else {
-            self.ask(id, up, Note::Plain, method);
+            self.ask(id, up, note, method);
         }
         Ok(Flow::Done)
     }
@@ -400,7 +411,7 @@ impl Engine {
 
     fn client_gets(&mut self, id: ChannelId, get: &basic::Get<'_>) -> Result<Flow, Fault> {
         let Some(name) = self.queue_name(id, get.queue, (60, 70))? else { return Ok(Flow::Hold) };
-        let need = self.need_for_queue(id, &name);
+        let need = self.need_for_risk(id, &name, Risk::Get);
         let Some(up) = self.ensure(id, need) else {
             return Ok(Flow::Hold);
         };
@@ -409,7 +420,7 @@ impl Engine {
         }
         let method = Method::BasicGet(basic::Get { queue: &name, ..*get });
         self.fits(up, &method)?;
-        self.ask(id, up, Note::Get { no_ack: get.no_ack }, method);
+        self.ask(id, up, Note::Get { no_ack: get.no_ack, queue: name.clone() }, method);
         Ok(Flow::Done)
     }
 

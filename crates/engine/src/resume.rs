@@ -24,6 +24,7 @@ use crate::close::UPSTREAM;
 use crate::config::OnLoss;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, SessionId, UpChannelId, UpstreamId};
+use crate::quota::is_channel_limit;
 use crate::session::Phase;
 use crate::switch::RESUME;
 use crate::timers::TimerKey;
@@ -179,8 +180,9 @@ impl Engine {
     /// Who may have made the broker close a connection: those with something on the way that its close can mean. A close
     /// names class and method, but no channel; sometimes not even these.
     fn suspects(&self, owned: &[(ChannelId, UpChannelId)], close: &connection::Close<'_>) -> Vec<SessionId> {
-        if close.reply_code == 320 {
-            return Vec::new(); // CONNECTION_FORCED: an operator, or the end of the broker
+        // CONNECTION_FORCED: an operator, or the end of the broker. Channels are Warren's own to count.
+        if close.reply_code == 320 || is_channel_limit(close) {
+            return Vec::new();
         }
         let meant = (u32::from(close.class_id) << 16) | u32::from(close.method_id);
         let concerns = |up: UpChannelId| {

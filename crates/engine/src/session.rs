@@ -137,6 +137,8 @@ pub(crate) struct Session {
     pub(crate) deadline: Option<Time>,
     pub(crate) credentials: Option<Box<Credentials>>,
     pub(crate) login: Option<LoginId>,
+    /// Credentials with a new secret, which the broker is being asked about.
+    pub(crate) rekeying: Option<LoginId>,
     pub(crate) tenant: Option<TenantId>,
     pub(crate) vhost: Box<str>,
     pub(crate) capabilities: Capabilities,
@@ -177,6 +179,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Whether it waits for what the broker says of these credentials.
+    pub(crate) fn asks_about(&self, login: LoginId) -> bool {
+        self.phase == Phase::Verifying || self.phase == Phase::Running && self.rekeying == Some(login)
+    }
+
     /// Whether its socket may be read.
     pub(crate) fn may_read(&self) -> bool {
         !self.phase.waits() && self.stalled_on.is_none() && !self.outbox_full && !self.held_full

@@ -28,6 +28,7 @@ pub(crate) const OWN_LANE: usize = 3;
 pub(crate) const SLOW_READER: usize = 4;
 pub(crate) const TRANSACTION: usize = 5;
 pub(crate) const RESUME: usize = 6;
+pub(crate) const QUARANTINE: usize = 7;
 
 /// A prefetch up to this is one that the client counts on: the new binding begins only when the old one has nothing
 /// unsettled, so that the client never has more than it asked for.
@@ -44,6 +45,8 @@ pub(crate) enum Need {
     Request,
     Publish,
     Consume,
+    /// A request that may cost its connection.
+    Quarantine,
     /// A consumer that can only be where its channel publishes: direct reply-to.
     ConsumeAndPublish,
     /// Something exclusive to the session's own connection.
@@ -67,7 +70,11 @@ impl Engine {
             }
             Need::Consume => {
                 let to = if bound { Purpose::Mixed } else { Purpose::Control };
-                (stays || bound && matches!(purpose, Purpose::Control | Purpose::Mixed), to, CONSUME)
+                let serves = matches!(purpose, Purpose::Control | Purpose::Mixed | Purpose::Quarantine);
+                (stays || bound && serves, to, CONSUME)
+            }
+            Need::Quarantine => {
+                (stays || bound && purpose == Purpose::Quarantine, Purpose::Quarantine, QUARANTINE)
             }
             Need::ConsumeAndPublish => (stays || bound && purpose == Purpose::Mixed, Purpose::Mixed, CONSUME),
             Need::Lane => (bound && purpose == Purpose::Lane, Purpose::Lane, OWN_LANE),

@@ -24,6 +24,8 @@ pub(crate) struct FarmState {
     pub(crate) properties: Option<Vec<u8>>,
     /// LavinMQ and unknown products get the barrier that works everywhere.
     pub(crate) is_rabbitmq: bool,
+    /// A queue whose declare names no kind is a classic one. From RabbitMQ 3.11 on an operator may have chosen another.
+    pub(crate) default_is_classic: bool,
     pub(crate) tune: Tune,
     /// Connections that were greeted and wait for credentials.
     pub(crate) greeted: Vec<UpstreamId>,
@@ -74,6 +76,8 @@ pub(crate) struct Login {
     pub(crate) tenants: BTreeMap<Box<str>, TenantId>,
     /// Sessions that name it.
     pub(crate) sessions: usize,
+    /// Channels that the broker allows this user, as it said when there were more, and until when that counts.
+    pub(crate) channel_limit: Option<(usize, Time)>,
 }
 
 /// The pools of one farm, virtual host and credentials.
@@ -97,6 +101,10 @@ pub(crate) struct Tenant {
     pub(crate) last_used: Time,
     /// Queues known to outlive their last consumer, by name.
     pub(crate) lasting: Names,
+    /// Queues known to be classic ones, by name.
+    pub(crate) classic: Names,
+    /// Risks that were taken and went well, with the queue's name.
+    pub(crate) safe: Names,
 }
 
 /// A bounded set of names; the oldest is forgotten first.

@@ -9,6 +9,7 @@ use crate::config::{BackendId, FarmId};
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::numbers::UpNumbers;
 use crate::outbox::Outbox;
+use crate::risks::Risk;
 use crate::session::Tune;
 use crate::sources::Sources;
 use crate::tags::TagSet;
@@ -26,6 +27,8 @@ pub(crate) enum Purpose {
     Publish,
     /// Channels that publish and consume.
     Mixed,
+    /// Requests of which nobody knows whether the broker closes the connection for them.
+    Quarantine,
     /// One session's own.
     Lane,
 }
@@ -37,6 +40,7 @@ impl Purpose {
             Purpose::Control => "control",
             Purpose::Publish => "publish",
             Purpose::Mixed => "mixed",
+            Purpose::Quarantine => "quarantine",
             Purpose::Lane => "lane",
         }
     }
@@ -112,11 +116,29 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) enum Note {
     Plain,
-    Declare { exclusive: bool, lasting: Option<bool> },
-    Delete { name: Box<[u8]> },
-    Consume { tag: Box<[u8]> },
-    Cancel { tag: Box<[u8]> },
-    Get { no_ack: bool },
+    Declare {
+        exclusive: bool,
+        lasting: Option<bool>,
+        classic: Option<bool>,
+    },
+    /// Its success shows that it is safe.
+    Risky {
+        risk: Risk,
+        queue: Box<[u8]>,
+    },
+    Delete {
+        name: Box<[u8]>,
+    },
+    Consume {
+        tag: Box<[u8]>,
+    },
+    Cancel {
+        tag: Box<[u8]>,
+    },
+    Get {
+        no_ack: bool,
+        queue: Box<[u8]>,
+    },
     Recover,
     Commit,
     Rollback,
@@ -241,6 +263,11 @@ pub(crate) struct UpChannel {
 }
 
 impl UpChannel {
+    /// channel.open-ok is awaited.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.pending.iter().any(|p| matches!(p, Pending::Open))
+    }
+
     /// Everything that was sent on it has been processed, and nothing is under way; only confirms may follow.
     pub(crate) fn is_routed(&self) -> bool {
         !self.unproven

@@ -19,5 +19,7 @@ mod publishing;
 mod queues;
 mod raw;
 mod readme;
+mod restarts;
+mod resume;
 mod stopping;
 mod tls;

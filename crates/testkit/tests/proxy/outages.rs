@@ -1,21 +1,8 @@
 //! The broker goes away, comes late, raises an alarm; Warren is stopped.
 
 use std::time::{Duration, Instant};
-use warren_testkit::peer::Closed;
-use warren_testkit::{Handshake, Peer, Rabbit, Through, Warren, Way, eventually, rabbit, unique};
+use warren_testkit::{Handshake, Peer, Through, Warren, Way, eventually, rabbit};
 use warren_wire::method::connection;
-
-/// "At once" on a machine that compiles at the same time; what is not told at once is found by a heartbeat, in 60 s.
-const AT_ONCE: Duration = Duration::from_secs(8);
-
-fn told_at_once(peer: &mut Peer, rabbit: &Rabbit, started: Instant) -> Closed {
-    let closed = peer.expect_connection_close();
-    assert!(started.elapsed() < AT_ONCE, "told after {:?}", started.elapsed());
-    assert_eq!(closed.code, 320, "{closed:?}");
-    let broker = format!("127.0.0.1:{}", rabbit.port());
-    assert!(closed.text.contains(&broker), "the text must name the broker, {broker}: {closed:?}");
-    closed
-}
 
 fn consumer(address: std::net::SocketAddr, vhost: &str) -> Peer {
     let mut peer = Peer::connect_with(address, &Handshake::on(vhost));
@@ -36,53 +23,17 @@ fn publisher(address: std::net::SocketAddr, vhost: &str) -> (Peer, String) {
 }
 
 #[test]
-fn clients_of_a_lost_upstream_connection_are_told_at_once_and_others_go_on() {
-    let way = Way::new(Through::Warren, &[]);
-    let other_vhost = unique("other");
-    way.rabbit.add_vhost(&other_vhost);
-    let (mut bystander, queue) = publisher(way.address(), &other_vhost);
-    for cut in [false, true] {
-        let mut consumer = consumer(way.address(), &way.vhost);
-        let (mut publisher, _) = publisher(way.address(), &way.vhost);
-        let started = Instant::now();
-        if cut {
-            way.rabbit.cut_connections(&way.vhost);
-        } else {
-            way.rabbit.close_connections(&way.vhost, "maintenance at noon");
-        }
-        for peer in [&mut consumer, &mut publisher] {
-            let closed = told_at_once(peer, way.rabbit, started);
-            assert!(
-                cut || closed.text.contains("maintenance at noon"),
-                "the broker's reason is left out: {closed:?}"
-            );
-            peer.expect_socket_closed();
-        }
-        way.connect_channel().close();
-    }
-    bystander.publish(1, &queue, b"still here");
-    bystander.expect_confirms(1, 2, 1);
-    bystander.close();
-    way.rabbit.delete_vhost(&other_vhost);
-}
-
-#[test]
 fn a_broker_that_stops_and_comes_back_is_used_again() {
     let rabbit = rabbit::exclusive();
     let warren = Warren::start(&rabbit);
     for kill in [false, true] {
-        let mut consumer = consumer(warren.address(), "/");
-        let (mut publisher, _) = publisher(warren.address(), "/");
-        let started = Instant::now();
+        let (peer, _) = publisher(warren.address(), "/");
+        peer.close();
         if kill {
             rabbit.kill();
         } else {
             rabbit.stop_broker();
         }
-        // An orderly stop takes its time to close connections.
-        let started = if kill { started } else { Instant::now() };
-        told_at_once(&mut consumer, &rabbit, started);
-        told_at_once(&mut publisher, &rabbit, started);
         assert!(warren.http_get("/healthz").is_ok(), "Warren answers while its broker is away");
         if kill {
             rabbit.restart();
@@ -92,7 +43,7 @@ fn a_broker_that_stops_and_comes_back_is_used_again() {
         eventually("clients are let in again", Duration::from_secs(20), || {
             Peer::try_connect(warren.address(), &Handshake::default()).is_ok()
         });
-        let (peer, _) = self::publisher(warren.address(), "/");
+        let (peer, _) = publisher(warren.address(), "/");
         peer.close();
     }
     warren.stop();

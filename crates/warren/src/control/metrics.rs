@@ -138,7 +138,7 @@ fn gauges(m: &Metrics) -> [Sample; 9] {
 }
 
 /// The encoder appends `_total`.
-fn counters(m: &Metrics) -> [Sample; 13] {
+fn counters(m: &Metrics) -> [Sample; 15] {
     [
         ("warren_client_received_bytes", "Bytes read from clients", m.client_received_octets),
         ("warren_client_sent_bytes", "Bytes written to clients", m.client_sent_octets),
@@ -161,6 +161,12 @@ fn counters(m: &Metrics) -> [Sample; 13] {
         ("warren_channel_errors", "Client channels closed with an error", m.channel_errors),
         ("warren_barriers", "Barriers sent to prove that publishes were processed", m.barriers),
         ("warren_hand_offs", "Sessions handed from one worker to another", m.hand_offs),
+        ("warren_resumes", "Channels that went on after their upstream connection was lost", m.resumes),
+        (
+            "warren_lost_publishes",
+            "Publishes answered with basic.nack because their connection was lost",
+            m.lost_publishes,
+        ),
     ]
 }
 

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::Refusal;
@@ -113,9 +112,6 @@ fn refusal(error: clap::Error) -> Refusal {
     let line = text.lines().next().unwrap_or_default();
     let line = line.strip_prefix("error: ").unwrap_or(line);
     // An address may have a password in it; it is not repeated.
-    let problem = match error.kind() {
-        ErrorKind::UnknownArgument if line.contains("://") => "more than one UPSTREAM",
-        _ => line,
-    };
+    let problem = if line.contains("://") { "more than one UPSTREAM" } else { line };
     Refusal::Setting(Invalid::new(on_command_line("arguments"), format!("{problem}; see warren --help")))
 }

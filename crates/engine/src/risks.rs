@@ -1,0 +1,72 @@
+//! Requests that a broker may answer by closing the whole connection, depending on what kind of queue they meet
+//! (BROKER-FACTS, "Killers that depend on the broker's state"). Where the kind is not known they run on a connection in
+//! quarantine; what went well once is safe until the queue is declared or deleted again.
+
+use warren_wire::table::{Table, Value};
+
+use crate::engine::Engine;
+use crate::ids::ChannelId;
+use crate::switch::Need;
+
+/// What is risky about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Risk {
+    /// basic.get: not on streams.
+    Get,
+    /// queue.purge: not on streams.
+    Purge,
+    /// basic.consume without acknowledgements: not on streams.
+    NoAck,
+    /// basic.consume behind a prefetch for the whole channel: not on quorum queues and streams.
+    GlobalQos,
+    /// queue.delete if unused or if empty: not on quorum queues.
+    DeleteIf,
+}
+
+/// All of them.
+const RISKS: [Risk; 5] = [Risk::Get, Risk::Purge, Risk::NoAck, Risk::GlobalQos, Risk::DeleteIf];
+
+impl Engine {
+    /// Where a request about a queue must run, which is risky unless the queue is a classic one.
+    pub(crate) fn need_for_risk(&self, id: ChannelId, queue: &[u8], risk: Risk) -> Need {
+        let need = self.need_for_queue(id, queue);
+        let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get(t));
+        let known = tenant.is_some_and(|t| t.classic.contains(queue) || t.safe.contains(&key(risk, queue)));
+        if need == Need::Lane || known { need } else { Need::Quarantine }
+    }
+
+    /// A risky request went well.
+    pub(crate) fn is_safe(&mut self, id: ChannelId, queue: &[u8], risk: Risk) {
+        let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get_mut(t));
+        if let Some(tenant) = tenant.filter(|t| !t.classic.contains(queue)) {
+            tenant.safe.insert(&key(risk, queue));
+        }
+    }
+
+    /// A queue was declared or deleted: what was known of one of its name counts no more.
+    pub(crate) fn queue_is_new(&mut self, id: ChannelId, queue: &[u8], classic: bool) {
+        let Some(tenant) = self.channel_tenant(id).and_then(|t| self.tenants.get_mut(t)) else { return };
+        RISKS.iter().for_each(|risk| tenant.safe.remove(&key(*risk, queue)));
+        if classic {
+            tenant.classic.insert(queue);
+        } else {
+            tenant.classic.remove(queue);
+        }
+    }
+}
+
+/// What a declare that succeeds says about its queue's kind: a broker refuses one that names another kind than the
+/// queue has. `default`: what a queue is when its declare names none; `None` where an operator may have chosen that.
+pub(crate) fn is_classic(arguments: Table<'_>, default: Option<bool>) -> bool {
+    match arguments.get(b"x-queue-type") {
+        Some(Value::Str(kind)) => kind == b"classic",
+        Some(_) => false,
+        None => default == Some(true),
+    }
+}
+
+fn key(risk: Risk, queue: &[u8]) -> Vec<u8> {
+    let mut key = vec![risk as u8];
+    key.extend_from_slice(queue);
+    key
+}

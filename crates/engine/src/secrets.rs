@@ -1,0 +1,64 @@
+//! connection.update-secret: a client says its new password (or token) on a connection that lives on. Where many share
+//! connections it cannot be passed on: the broker is asked on a connection of its own, and from then on the session's
+//! channels are bound in the pools of the new secret.
+
+use warren_wire::method::{Method, connection};
+use warren_wire::reply;
+
+use crate::close;
+use crate::engine::Engine;
+use crate::ids::SessionId;
+use crate::session::Credentials;
+
+/// Class and method of connection.update-secret.
+const AT: (u16, u16) = (10, 70);
+
+impl Engine {
+    pub(crate) fn client_updates_secret(&mut self, id: SessionId, update: &connection::UpdateSecret<'_>) {
+        let Some(tenant) = self.sessions[id].tenant.and_then(|t| self.tenants.get(t)) else { return };
+        let (farm, user) = (tenant.farm, self.logins[tenant.login].credentials.user.clone());
+        let response = [b"\0", user.as_bytes(), b"\0", update.new_secret].concat();
+        let credentials = Credentials { mechanism: b"PLAIN".to_vec(), response: response.into(), user };
+        let login = self.find_login(farm, &credentials);
+        self.logins[login].sessions += 1;
+        let before = self.sessions[id].rekeying.replace(login);
+        self.leave_login(before);
+        if self.login_is_fresh(login) {
+            self.rekeyed(id);
+        } else if self.fresh_refusal(self.logins[login].refused.as_ref()).is_some() {
+            self.secret_refused(id);
+        } else {
+            self.logins[login].waiters.push(id);
+            self.check_login(login);
+        }
+    }
+
+    /// The broker takes the new secret: the session belongs to its pools. Bindings that it has stay as they are.
+    pub(crate) fn rekeyed(&mut self, id: SessionId) {
+        let session = &mut self.sessions[id];
+        let (Some(login), Some(old)) = (session.rekeying.take(), session.tenant) else { return };
+        let before = session.login.replace(login);
+        let vhost = self.tenants[old].vhost.clone();
+        let new = self.find_tenant(login, &vhost);
+        self.sessions[id].tenant = Some(new);
+        self.tenants[old].sessions -= 1;
+        self.tenants[old].last_used = self.now;
+        self.tenants[new].sessions += 1;
+        self.tenants[new].last_used = self.now;
+        let channels = &self.channels;
+        let moves = |c: &crate::ids::ChannelId| channels.get(*c).is_some_and(|c| c.session == id);
+        let (moved, stay) = std::mem::take(&mut self.tenants[old].waiting).into_iter().partition(moves);
+        self.tenants[old].waiting = stay;
+        self.tenants[new].waiting.extend::<std::collections::VecDeque<_>>(moved);
+        self.tell_client(id, 0, Method::ConnectionUpdateSecretOk);
+        self.serve(new);
+        self.tenant_timer(old);
+        self.leave_login(before);
+    }
+
+    /// As RabbitMQ says it.
+    pub(crate) fn secret_refused(&mut self, id: SessionId) {
+        let text = reply::text(530, "New secret was refused by one of the backends");
+        self.close_session(id, 530, &text, AT, close::REFUSED);
+    }
+}
