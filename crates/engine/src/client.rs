@@ -18,10 +18,6 @@ use crate::handshake::split;
 use crate::ids::{ChannelId, SessionId};
 use crate::session::Phase;
 
-/// Octets of frames that a channel may hold while it is on its way to another binding; beyond it the session is
-/// read no more until they could go on.
-const HELD_LIMIT: usize = 1 << 20;
-
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -262,7 +258,8 @@ impl Engine {
     pub(crate) fn hold(&mut self, id: ChannelId, frame: &[u8]) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         channel.held.extend_from_slice(frame);
-        if channel.held.len() > HELD_LIMIT
+        self.budget.note_held(frame.len(), 0);
+        if channel.held.len() > self.budget.room.held
             && let Some(session) = self.sessions.get_mut(channel.session)
         {
             session.held_full = true;
@@ -278,6 +275,7 @@ impl Engine {
             return;
         }
         let mut held = std::mem::take(&mut channel.held);
+        self.budget.note_held(0, held.len());
         let session = channel.session;
         let mut at = 0;
         while let Ok(Some(frame)) = next_frame(&held, at, u32::MAX) {
@@ -285,6 +283,7 @@ impl Engine {
             if !channel.held.is_empty() {
                 // It waits again: the rest joins what it holds, in one move.
                 channel.held.extend_from_slice(&held[at..]);
+                self.budget.note_held(held.len() - at, 0);
                 break;
             }
             at = match self.channel_run(id, &mut held, &frame) {
@@ -305,7 +304,8 @@ impl Engine {
         let Some(session) = self.sessions.get(id).filter(|s| s.held_full) else {
             return;
         };
-        let holds = |id: &ChannelId| self.channels.get(*id).is_some_and(|c| c.held.len() > HELD_LIMIT);
+        let most = self.budget.room.held;
+        let holds = |id: &ChannelId| self.channels.get(*id).is_some_and(|c| c.held.len() > most);
         if !session.channels.ids().iter().any(holds) {
             self.sessions[id].held_full = false;
             self.read_if_free(id);
@@ -345,7 +345,9 @@ impl Engine {
         let channel = &mut self.channels[id];
         channel.standing = Standing::Refused;
         channel.switch = Switch::None;
-        let closed_already = ends_with_close(&std::mem::take(&mut channel.held));
+        let held = std::mem::take(&mut channel.held);
+        self.budget.note_held(0, held.len());
+        let closed_already = ends_with_close(&held);
         channel.content = Content::None;
         channel.assembly = None;
         channel.consumers = Vec::new();

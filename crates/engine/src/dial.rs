@@ -73,6 +73,8 @@ impl Engine {
             outbox: Outbox::new(&self.pool),
             flushing: false,
             stalled: std::collections::VecDeque::new(),
+            full_since: None,
+            fullness_watched: false,
             blocked: None,
             held_back: false,
             deadline: Some(deadline),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use slotmap::SlotMap;
 
 use crate::api::{Command, Gone, Link, Peer};
+use crate::budget::Budget;
 use crate::buf::{Input, Pool};
 use crate::channel::Channel;
 use crate::config::{Config, FarmId};
@@ -69,6 +70,7 @@ pub struct Engine {
     pub(crate) options: Options,
     pub(crate) now: Time,
     pub(crate) pool: Pool,
+    pub(crate) budget: Budget,
     pub(crate) random: Random,
     pub(crate) sessions: SlotMap<SessionId, Session>,
     pub(crate) channels: SlotMap<ChannelId, Channel>,
@@ -101,6 +103,7 @@ impl Engine {
         let farms = config.farms.iter().map(|_| FarmState::default()).collect();
         Engine {
             nothing: Outbox::new(&pool),
+            budget: Budget::new(&config.limits, options.workers),
             random: Random::new(options.seed),
             wheel: Wheel::new(now),
             config,
@@ -261,7 +264,7 @@ impl Engine {
             self.upstreams.values().filter(|u| u.stage != Stage::Connecting).count() as u64;
         metrics.client_channels = self.channels.len() as u64;
         metrics.upstream_channels = self.up_channels.len() as u64;
-        metrics.buffer_octets = self.pool.in_use() as u64;
+        self.measure_memory(&mut metrics);
         metrics.waiting_channels = self.tenants.values().map(|t| t.waiting.len() as u64).sum();
         metrics
     }
@@ -274,9 +277,10 @@ impl Engine {
             } else if let Some(session) = self.slow.pop() {
                 self.slow_reader(session);
             } else {
-                return;
+                break;
             }
         }
+        self.weigh();
     }
 
     fn note_received(&mut self, link: Link) {

@@ -49,7 +49,9 @@ impl Engine {
     fn close_later(&mut self, id: ChannelId) {
         let channel = &mut self.channels[id];
         let close = channel::Close { reply_code: 200, reply_text: b"", class_id: 0, method_id: 0 };
+        let before = channel.held.len();
         Method::ChannelClose(close).write(channel.number, &mut channel.held);
+        self.budget.note_held(channel.held.len() - before, 0);
     }
 
     /// Whether the route wants closes of channels that only published to be answered at once.
@@ -155,6 +157,7 @@ impl Engine {
         let Some(channel) = self.channels.remove(id) else {
             return;
         };
+        self.budget.note_held(0, channel.held.len());
         if let Some(session) = self.sessions.get_mut(channel.session) {
             session.forget_channel(channel.number);
             let empty = session.channels.is_empty();

@@ -27,6 +27,10 @@ pub(crate) enum TimerKey {
     Farm(FarmId),
     Login(LoginId),
     Tenant(TenantId),
+    /// Whoever waits for memory.
+    Memory,
+    /// An upstream that had no room.
+    Fairness(UpstreamId),
 }
 
 impl Engine {
@@ -46,6 +50,8 @@ impl Engine {
                     self.login_timer(id);
                 }
                 TimerKey::Tenant(id) => self.tenant_timer(id),
+                TimerKey::Memory => self.watch_memory(),
+                TimerKey::Fairness(id) => self.fairness_timer(id),
             }
         }
         self.expired = expired;

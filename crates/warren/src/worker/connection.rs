@@ -106,7 +106,7 @@ fn read_turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, now: Time, mut
         offer |= conn.take_one(Wanted::READ);
         if !worker.engine.borrow().may_read(conn.link) {
             // Octets that were read stay where they are until the engine says Read, as it promises.
-            input.release_if_empty();
+            input.rest();
             return Next::Wait { reading: false };
         }
         let mut emptied = false;
@@ -115,7 +115,7 @@ fn read_turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, now: Time, mut
             match read(conn, input) {
                 Read::Some { all } => emptied = all,
                 Read::None => {
-                    input.release_if_empty();
+                    input.rest();
                     return Next::Wait { reading: true };
                 }
                 Read::End(why) => return Next::End(Ending::Gone(why)),
@@ -123,7 +123,7 @@ fn read_turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, now: Time, mut
         }
         worker.engine.borrow_mut().input(now, conn.link, input);
         if emptied && conn.wanted() == Wanted::NOTHING && worker.engine.borrow().may_read(conn.link) {
-            input.release_if_empty();
+            input.rest();
             return Next::Wait { reading: true };
         }
     }
