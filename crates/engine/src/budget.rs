@@ -71,7 +71,7 @@ impl Room {
         Room {
             session_outbox: limits.session_outbox,
             session_budget: limits.session_budget,
-            hold_back: HOLD_BACK_FROM,
+            hold_back: HOLD_BACK_FROM.min(limits.session_outbox),
             upstream_outbox: limits.upstream_outbox,
             held: HELD_LIMIT,
         }
@@ -164,8 +164,10 @@ impl Budget {
         Answer::Granted(Claim::Reserved)
     }
 
+    /// What has come of those that hold a reservation is counted twice, because nobody counts it as it comes.
     fn fits(&self, octets: u64, used: usize) -> bool {
-        self.reserved + octets <= self.largest() && used as u64 + octets <= self.limit as u64
+        let reserved = self.reserved + octets;
+        reserved <= self.largest() && used as u64 + reserved <= self.limit as u64
     }
 
     /// The next one whose turn has come.

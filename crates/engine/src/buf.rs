@@ -149,6 +149,9 @@ impl Pool {
             LARGE_BLOCK_SIZE => (&self.0.free_large, MAX_FREE_LARGE),
             _ => return,
         };
+        if self.is_frugal() {
+            return; // what nobody uses is memory, too
+        }
         let mut list = list.borrow_mut();
         if list.len() < limit {
             list.push(bytes);

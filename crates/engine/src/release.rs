@@ -21,15 +21,16 @@ impl Engine {
             Standing::Refused => return self.remove_channel(id),
             Standing::Open => {}
         }
-        channel.content = Content::None;
-        channel.assembly = None;
         let waits = channel.switch != Switch::None || !channel.held.is_empty() || channel.fault.is_some();
         // Closing an older binding can delete what a publish on the present one is meant for.
         if waits || !channel.older.is_empty() && self.prove_first(id) {
+            // Frames that are held may complete a publish that has begun.
             self.close_later(id);
             return;
         }
         let Some(channel) = self.channels.get_mut(id) else { return };
+        channel.content = Content::None;
+        channel.assembly = None;
         channel.standing = Standing::Closing;
         channel.older = channel.bindings();
         channel.current = None;

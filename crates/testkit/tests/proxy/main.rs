@@ -4,14 +4,18 @@
 //! own virtual host, [`warren_testkit::rabbit::exclusive`] for those that count, stop or kill. Most tests run both ways:
 //! what is asserted through Warren has been seen without it a moment before.
 
+mod alarms;
 mod clients;
 mod consuming;
 mod crowd;
 mod kit;
+mod load;
 mod login;
+mod memory;
 mod outages;
 mod publishing;
 mod queues;
 mod readme;
+mod slow;
 mod stopping;
 mod tls;
