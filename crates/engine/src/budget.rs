@@ -27,6 +27,8 @@ use crate::timers::TimerKey;
 /// Class and method of basic.publish.
 const AT: (u16, u16) = (60, 40);
 
+const TOO_MANY: &str = "there is no memory for several large publishes of one connection at a time";
+
 /// What one session may announce without a reservation even when memory is short: a block, which it costs anyway. So
 /// publishes of the usual sizes go on while large ones wait.
 const FREE_FROM_WAITING: u64 = 64 * 1024;
@@ -91,6 +93,15 @@ impl Room {
     }
 }
 
+/// The session that asks for memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asker {
+    /// Octets that its other publishes have announced.
+    announced: u64,
+    /// One of them waits already.
+    waits: bool,
+}
+
 /// What a publish that asks for memory is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -142,26 +153,37 @@ impl Budget {
         self.limit as u64 / 8
     }
 
-    /// A publish that is not complete asks for what it announced. `others`: what its session has announced besides;
-    /// `used`: memory that is in use.
-    fn ask(&mut self, id: ChannelId, octets: u64, others: u64, used: usize, now: Time) -> Answer {
+    /// A publish that is not complete asks for what it announced. `used`: memory that is in use.
+    ///
+    /// A session that waits is not read, so that its other publishes could not go on: it never waits while it holds
+    /// something.
+    fn ask(&mut self, id: ChannelId, octets: u64, asker: Asker, used: usize, now: Time) -> Answer {
         let short = self.unreserved + octets > self.small_ones();
-        let small = octets <= self.reserve_from && (!short || others + octets <= FREE_FROM_WAITING);
+        let small = octets <= self.reserve_from && (!short || asker.announced + octets <= FREE_FROM_WAITING);
         if small {
             self.unreserved += octets;
             return Answer::Granted(Claim::Small);
         }
-        if others > 0 {
-            // The session's other publishes could not go on while this one waits, and would be waited for.
-            if self.reserved + octets > self.largest() + self.small_ones() {
-                return Answer::No;
-            }
-        } else if !self.waiting.is_empty() || !self.fits(octets, used) {
+        if asker.waits {
+            self.waiting.push_back((id, octets, now));
+            return Answer::Wait;
+        }
+        if asker.announced > 0 {
+            return if self.overdraw(octets) { Answer::Granted(Claim::Reserved) } else { Answer::No };
+        }
+        if !self.waiting.is_empty() || !self.fits(octets, used) {
             self.waiting.push_back((id, octets, now));
             return Answer::Wait;
         }
         self.reserved += octets;
         Answer::Granted(Claim::Reserved)
+    }
+
+    /// Reserves beyond what there is for others, a little.
+    fn overdraw(&mut self, octets: u64) -> bool {
+        let fits = self.reserved + octets <= self.largest() + self.small_ones();
+        self.reserved += if fits { octets } else { 0 };
+        fits
     }
 
     /// What has come of those that hold a reservation is counted twice, because nobody counts it as it comes.
@@ -256,16 +278,38 @@ impl Engine {
 
     fn grant_memory(&mut self) {
         while let Some(id) = self.budget.grant(self.used()) {
-            let Some(channel) = self.channels.get_mut(id) else { continue };
-            channel.claim = Claim::Reserved;
-            channel.progress = (self.now, u64::MAX);
-            let session = channel.session;
-            self.go_on(session);
+            self.granted(id);
+            let Some(session) = self.channels.get(id).map(|c| c.session) else { continue };
+            for other in self.waiting_publishes(session) {
+                let octets = self.channels[other].announced;
+                if !self.budget.overdraw(octets) {
+                    let text = reply::text(506, TOO_MANY);
+                    self.close_session(session, 506, &text, AT, close::LIMIT);
+                    break;
+                }
+                self.budget.waiting.retain(|w| w.0 != other);
+                self.granted(other);
+            }
+            self.go_on_with_memory(session);
         }
     }
 
-    fn go_on(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(id) {
+    fn granted(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.claim = Claim::Reserved;
+            channel.progress = (self.now, u64::MAX);
+        }
+    }
+
+    fn waiting_publishes(&self, id: SessionId) -> Vec<ChannelId> {
+        let channels = self.sessions.get(id).map(|s| s.channels.ids()).unwrap_or_default();
+        channels.into_iter().filter(|c| self.channels[*c].claim == Claim::Waiting).collect()
+    }
+
+    /// Reads a session again once none of its publishes waits for memory.
+    fn go_on_with_memory(&mut self, id: SessionId) {
+        let waits = !self.waiting_publishes(id).is_empty();
+        if let Some(session) = self.sessions.get_mut(id).filter(|s| s.awaits_memory && !waits) {
             session.awaits_memory = false;
             self.read_if_free(id);
         }
@@ -284,15 +328,15 @@ impl Engine {
             let detail = format!("publishes under way would hold more than {most} octets");
             return Err(Fault::connection(506, detail, AT));
         }
-        let claim = match self.budget.ask(id, octets, others, used, self.now) {
+        let asker = Asker { announced: others, waits: session.awaits_memory };
+        let claim = match self.budget.ask(id, octets, asker, used, self.now) {
             Answer::Granted(claim) => claim,
             Answer::Wait => {
                 session.awaits_memory = true;
                 Claim::Waiting
             }
             Answer::No => {
-                let detail = "there is no memory for several large publishes of one connection at a time";
-                return Err(Fault::connection(506, detail, AT));
+                return Err(Fault::connection(506, TOO_MANY, AT));
             }
         };
         session.announced += octets;
@@ -316,7 +360,7 @@ impl Engine {
             session.announced -= octets;
         }
         if claim == Claim::Waiting {
-            self.go_on(session);
+            self.go_on_with_memory(session);
         }
     }
 

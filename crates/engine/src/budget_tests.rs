@@ -12,7 +12,7 @@ fn budget() -> (Budget, Vec<ChannelId>) {
 }
 
 fn ask(budget: &mut Budget, id: ChannelId, octets: u64) -> Answer {
-    budget.ask(id, octets, 0, 0, Time(0))
+    budget.ask(id, octets, Asker::default(), 0, Time(0))
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn one_that_is_given_up_makes_room_for_those_behind_it() {
 fn memory_that_is_in_use_elsewhere_is_not_granted() {
     let (mut budget, ids) = budget();
     let used = 200 << 20;
-    assert_eq!(budget.ask(ids[0], 80 * MIB, 0, used, Time(0)), Answer::Wait);
+    assert_eq!(budget.ask(ids[0], 80 * MIB, Asker::default(), used, Time(0)), Answer::Wait);
     assert_eq!(budget.grant(used), None);
     assert_eq!(budget.grant(100 << 20), Some(ids[0]));
 }
@@ -61,8 +61,11 @@ fn memory_that_is_in_use_elsewhere_is_not_granted() {
 fn a_session_that_holds_something_does_not_wait() {
     let (mut budget, ids) = budget();
     ask(&mut budget, ids[0], 90 * MIB);
-    assert_eq!(budget.ask(ids[1], 30 * MIB, 1, 0, Time(0)), Answer::Granted(Claim::Reserved));
-    assert_eq!(budget.ask(ids[2], 30 * MIB, 1, 0, Time(0)), Answer::No, "not without bound");
+    let holder = Asker { announced: 1, waits: false };
+    assert_eq!(budget.ask(ids[1], 30 * MIB, holder, 0, Time(0)), Answer::Granted(Claim::Reserved));
+    assert_eq!(budget.ask(ids[2], 30 * MIB, holder, 0, Time(0)), Answer::No, "not without bound");
+    let waiting = Asker { announced: 1, waits: true };
+    assert_eq!(budget.ask(ids[3], 30 * MIB, waiting, 0, Time(0)), Answer::Wait);
 }
 
 #[test]

@@ -32,6 +32,8 @@ impl Engine {
         let mut at = 0;
         while let Some(session) = self.sessions.get_mut(id) {
             match session.phase {
+                // Another publish must not get memory while this one waits for it: they would wait for each other.
+                Phase::Running if session.awaits_memory => return at,
                 Phase::Running | Phase::CloseSent => {}
                 Phase::Header => {
                     let Some(header) = buf[at..].first_chunk::<8>() else {

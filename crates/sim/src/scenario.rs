@@ -166,7 +166,7 @@ fn draw_limits(rng: &mut Rng, tight: bool) -> Limits {
     }
     if rng.chance(1, 4) {
         // Little memory, so that publishes have to wait for it: for each of two workers, just enough for the largest.
-        limits.memory = *rng.pick(&[2_000_000, 8 << 20]);
+        limits.memory = *rng.pick(&[4 << 20, 16 << 20]);
         limits.reserve_from = *rng.pick(&[1000, 100_000]);
     }
     limits
