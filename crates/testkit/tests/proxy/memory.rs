@@ -126,7 +126,8 @@ fn large_publishes_pass_one_after_another_through_a_small_budget() {
     });
     let grown = most.saturating_sub(memory) / MIB;
     println!("480 MiB of messages of 10 MiB: {grown} MiB more than before");
-    assert!(grown <= 64, "{grown} MiB more than before");
+    // Besides the budget: blocks that lie ready (14 MiB at most), and what the heap itself needs.
+    assert!(grown <= 64 + 20, "{grown} MiB more than before");
     eventually("all have arrived", Duration::from_secs(20), || {
         way.rabbit.queue(&way.vhost, &queue).is_some_and(|q| q.ready == 48)
     });
