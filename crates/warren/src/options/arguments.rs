@@ -118,7 +118,9 @@ fn refusal(error: clap::Error) -> Refusal {
     let line = line.strip_prefix("error: ").unwrap_or(line);
     // An address may have a password in it; it is not repeated.
     let problem = match error.kind() {
-        ErrorKind::UnknownArgument if line.contains("://") => "more than one UPSTREAM",
+        ErrorKind::UnknownArgument | ErrorKind::ArgumentConflict if line.contains("://") => {
+            "more than one UPSTREAM"
+        }
         _ => line,
     };
     Refusal::Setting(Invalid::new(on_command_line("arguments"), format!("{problem}; see warren --help")))
