@@ -5,7 +5,7 @@ use std::time::Duration;
 use warren_wire::method::{Method, channel, confirm, queue};
 use warren_wire::table::Table;
 
-use crate::channel::{Mode, Switch};
+use crate::channel::{Content, Mode, Switch};
 use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId, UpstreamId};
@@ -266,10 +266,14 @@ impl Engine {
         channel.current = Some(up);
         channel.switch = Switch::None;
         self.metrics.binds[if rebound { REBOUND } else { kind }][why] += 1;
+        let publishing = self.channels[id].content != Content::None;
         self.send_again(id);
-        let channel = &self.channels[id];
-        if !channel.held.is_empty() {
+        if !self.channels[id].held.is_empty() {
             self.replays.push_back(id);
+        }
+        if publishing {
+            // It moved in the middle of a publish, which ends here.
+            self.sync_mode(id, up);
         }
         self.move_consumers(id);
     }

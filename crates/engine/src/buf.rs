@@ -28,6 +28,9 @@ pub const BLOCK_SIZE: usize = 64 * 1024;
 /// leaves by reference.
 pub const LARGE_BLOCK_SIZE: usize = 2 * BLOCK_SIZE + 4096;
 
+/// Size of a block while memory is short, in octets: what a small message needs, and several of them per read.
+const FRUGAL_BLOCK_SIZE: usize = 8 * 1024;
+
 /// Free blocks that are kept for the next reader: 8 MiB, as much as one session's outbox may hold by default,
 /// so that a client that drains a full outbox again and again does not go through the allocator.
 const MAX_FREE: usize = 128;
@@ -48,6 +51,8 @@ struct Shared {
     free_large: RefCell<Vec<Vec<u8>>>,
     spare: RefCell<Vec<Vec<u8>>>,
     in_use: Cell<usize>,
+    copied: Cell<usize>,
+    frugal: Cell<bool>,
 }
 
 impl Pool {
@@ -58,6 +63,8 @@ impl Pool {
             free_large: RefCell::new(Vec::new()),
             spare: RefCell::new(Vec::new()),
             in_use: Cell::new(0),
+            copied: Cell::new(0),
+            frugal: Cell::new(false),
         }))
     }
 
@@ -65,6 +72,27 @@ impl Pool {
     /// blocks, and memory that [`Slice::from_vec`] brought along.
     pub fn in_use(&self) -> usize {
         self.0.in_use.get()
+    }
+
+    /// Octets of memory that is in use now: blocks, and what was copied into outboxes.
+    pub fn used(&self) -> usize {
+        self.0.in_use.get() + self.0.copied.get()
+    }
+
+    /// The memory of an outbox's copies has changed.
+    #[inline]
+    pub(crate) fn note_copied(&self, before: usize, after: usize) {
+        self.0.copied.set(self.0.copied.get() + after - before);
+    }
+
+    /// Says whether memory is short. While it is, connections get no more than what they read needs.
+    pub fn set_frugal(&self, frugal: bool) {
+        self.0.frugal.set(frugal);
+    }
+
+    /// Whether memory is short.
+    pub fn is_frugal(&self) -> bool {
+        self.0.frugal.get()
     }
 
     /// Octets of the blocks and vectors that lie ready and are used by nobody.
@@ -100,7 +128,9 @@ impl Pool {
 
     /// A block of at least `size` octets, of a pooled size when one is large enough.
     fn block(&self, size: usize) -> Rc<Block> {
-        let (reused, size) = if size <= BLOCK_SIZE {
+        let (reused, size) = if self.is_frugal() && size < BLOCK_SIZE {
+            (None, size.max(FRUGAL_BLOCK_SIZE))
+        } else if size <= BLOCK_SIZE {
             (self.0.free.borrow_mut().pop(), BLOCK_SIZE)
         } else if size <= LARGE_BLOCK_SIZE {
             (self.0.free_large.borrow_mut().pop(), LARGE_BLOCK_SIZE)
@@ -119,6 +149,9 @@ impl Pool {
             LARGE_BLOCK_SIZE => (&self.0.free_large, MAX_FREE_LARGE),
             _ => return,
         };
+        if self.is_frugal() {
+            return; // what nobody uses is memory, too
+        }
         let mut list = list.borrow_mut();
         if list.len() < limit {
             list.push(bytes);
@@ -307,6 +340,16 @@ impl Input {
         if self.held() > self.len() {
             self.block = Some(Rc::new(Block { bytes: self.bytes().to_vec(), home: None }));
             (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
+    /// Gives back what is not needed while the connection waits: the whole block if nothing is unread; and, when memory
+    /// is short, all but the unread octets of a block that is mostly empty.
+    pub fn rest(&mut self) {
+        self.release_if_empty();
+        let (held, needed) = (self.held(), self.len().max(FRUGAL_BLOCK_SIZE));
+        if self.pool.is_frugal() && held > needed + needed / 2 {
+            self.relocate(self.len());
         }
     }
 

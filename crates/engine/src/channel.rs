@@ -39,6 +39,26 @@ pub(crate) enum Content {
     Body(u64),
 }
 
+/// What an incomplete publish has of the memory budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Claim {
+    #[default]
+    None,
+    /// It needed no reservation.
+    Small,
+    /// Its reservation was granted.
+    Reserved,
+    /// Its turn has not come.
+    Waiting,
+}
+
+impl Claim {
+    /// Whether it has memory that others may wait for.
+    pub(crate) fn holds(self) -> bool {
+        matches!(self, Claim::Small | Claim::Reserved)
+    }
+}
+
 /// A channel on its way from one binding to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
@@ -142,6 +162,9 @@ pub(crate) struct Channel {
     pub(crate) assembled_for: u16,
     /// Octets of body that it announced.
     pub(crate) announced: u64,
+    pub(crate) claim: Claim,
+    /// When it was last seen to go on, and what it lacked then.
+    pub(crate) progress: (Time, u64),
     /// The queue declared last: what an empty name means.
     pub(crate) last_queue: Box<[u8]>,
     /// Prefetch for consumers begun from now on; `None`: never set.
@@ -199,6 +222,8 @@ impl Channel {
             assembly: None,
             assembled_for: 0,
             announced: 0,
+            claim: Claim::None,
+            progress: (Time::default(), u64::MAX),
             last_queue: Box::default(),
             prefetch: None,
             global_prefetch: None,

@@ -18,10 +18,6 @@ use crate::handshake::split;
 use crate::ids::{ChannelId, SessionId};
 use crate::session::Phase;
 
-/// Octets of frames that a channel may hold while it is on its way to another binding; beyond it the session is
-/// read no more until they could go on.
-const HELD_LIMIT: usize = 1 << 20;
-
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -36,6 +32,8 @@ impl Engine {
         let mut at = 0;
         while let Some(session) = self.sessions.get_mut(id) {
             match session.phase {
+                // Another publish must not get memory while this one waits for it: they would wait for each other.
+                Phase::Running if session.awaits_memory => return at,
                 Phase::Running | Phase::CloseSent => {}
                 Phase::Header => {
                     let Some(header) = buf[at..].first_chunk::<8>() else {
@@ -265,7 +263,8 @@ impl Engine {
     pub(crate) fn hold(&mut self, id: ChannelId, frame: &[u8]) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         channel.held.extend_from_slice(frame);
-        if channel.held.len() > HELD_LIMIT
+        self.budget.note_held(frame.len(), 0);
+        if channel.held.len() > self.budget.room.held
             && let Some(session) = self.sessions.get_mut(channel.session)
         {
             session.held_full = true;
@@ -281,6 +280,7 @@ impl Engine {
             return;
         }
         let mut held = std::mem::take(&mut channel.held);
+        self.budget.note_held(0, held.len());
         let session = channel.session;
         let mut at = 0;
         while let Ok(Some(frame)) = next_frame(&held, at, u32::MAX) {
@@ -288,6 +288,7 @@ impl Engine {
             if !channel.held.is_empty() {
                 // It waits again: the rest joins what it holds, in one move.
                 channel.held.extend_from_slice(&held[at..]);
+                self.budget.note_held(held.len() - at, 0);
                 break;
             }
             at = match self.channel_run(id, &mut held, &frame) {
@@ -308,7 +309,8 @@ impl Engine {
         let Some(session) = self.sessions.get(id).filter(|s| s.held_full) else {
             return;
         };
-        let holds = |id: &ChannelId| self.channels.get(*id).is_some_and(|c| c.held.len() > HELD_LIMIT);
+        let most = self.budget.room.held;
+        let holds = |id: &ChannelId| self.channels.get(*id).is_some_and(|c| c.held.len() > most);
         if !session.channels.ids().iter().any(holds) {
             self.sessions[id].held_full = false;
             self.read_if_free(id);
@@ -348,7 +350,9 @@ impl Engine {
         let channel = &mut self.channels[id];
         channel.standing = Standing::Refused;
         channel.switch = Switch::None;
-        let closed_already = ends_with_close(&std::mem::take(&mut channel.held));
+        let held = std::mem::take(&mut channel.held);
+        self.budget.note_held(0, held.len());
+        let closed_already = ends_with_close(&held);
         channel.content = Content::None;
         channel.assembly = None;
         channel.consumers = Vec::new();

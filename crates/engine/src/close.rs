@@ -70,6 +70,7 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(id) {
             session.outbox_full = false;
             session.held_full = false;
+            session.awaits_memory = false;
             self.commands.push_back(Command::Read(Link::Session(id)));
         }
     }

@@ -209,7 +209,12 @@ pub struct Limits {
     /// The largest frame that a client may send before it is let in. Tokens take a few KiB; RabbitMQ itself takes 4096
     /// octets, and 8192 from 4.1 on.
     pub unauthenticated_octets: usize,
-    /// The largest message that is accepted.
+    /// Octets that the buffers of all workers together may hold.
+    pub memory: usize,
+    /// A publish that announces more octets than this reserves them before its body is read. Smaller ones are too many to
+    /// keep a list of, and many of them fit in the part of the memory that is theirs.
+    pub reserve_from: u64,
+    /// The largest message that is accepted, if it can be reserved for.
     pub message_size: u64,
     /// Whether users that brokers restrict to loopback (guest) may come from elsewhere.
     pub allow_remote_guest: bool,
@@ -236,6 +241,8 @@ impl Default for Limits {
             idle_channels: 256,
             pool_waiters: 16_384,
             unauthenticated_octets: 16 << 10,
+            memory: 1 << 30,
+            reserve_from: 1 << 20,
             message_size: 512 << 20,
             allow_remote_guest: false,
         }

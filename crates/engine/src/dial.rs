@@ -75,6 +75,8 @@ impl Engine {
             flushing: false,
             stalled: std::collections::VecDeque::new(),
             watched: Vec::new(),
+            full_since: None,
+            fullness_watched: false,
             blocked: None,
             held_back: false,
             deadline: Some(deadline),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::slots::Slots;
 
 use crate::api::{Command, Gone, Link, Peer};
+use crate::budget::Budget;
 use crate::buf::{Input, Pool};
 use crate::channel::Channel;
 use crate::config::{Config, FarmId};
@@ -73,6 +74,7 @@ pub struct Engine {
     pub(crate) options: Options,
     pub(crate) now: Time,
     pub(crate) pool: Pool,
+    pub(crate) budget: Budget,
     pub(crate) random: Random,
     pub(crate) sessions: Slots<SessionId, Session>,
     pub(crate) channels: Slots<ChannelId, Channel>,
@@ -111,6 +113,7 @@ impl Engine {
         let farms = config.farms.iter().map(|_| FarmState::default()).collect();
         Engine {
             nothing: Outbox::new(&pool),
+            budget: Budget::new(&config.limits, options.workers),
             random: Random::new(options.seed),
             wheel: Wheel::new(now),
             config,
@@ -298,7 +301,7 @@ impl Engine {
         metrics.tenants = self.tenants.len() as u64;
         metrics.client_channels = self.channels.len() as u64;
         metrics.upstream_channels = self.up_channels.len() as u64;
-        metrics.buffer_octets = self.pool.in_use() as u64;
+        self.measure_memory(&mut metrics);
         metrics.waiting_channels = self.tenants.values().map(|t| t.waiting.len() as u64).sum();
         metrics
     }
@@ -313,9 +316,10 @@ impl Engine {
             } else if let Some(farm) = self.freed.pop() {
                 self.inquire_next(farm);
             } else {
-                return;
+                break;
             }
         }
+        self.weigh();
     }
 
     fn note_received(&mut self, link: Link) {

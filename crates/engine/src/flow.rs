@@ -17,8 +17,9 @@ const REFERENCE_FROM: usize = 8 * 1024;
 /// What a session adds to an upstream's outbox in one turn, about: as many sessions are woken as have room.
 const TURN: usize = 64 * 1024;
 
-/// Octets that wait for a client before an upstream that it uses alone is read no more.
-const HOLD_BACK_FROM: usize = 1 << 20;
+/// In an outbox that is at least this long, a run is kept by reference only when it is most of its block: its peer
+/// does not keep up, and what a reference pins would be several times what it holds.
+const SPARING_FROM: usize = 256 * 1024;
 
 /// A connection with more channels in use than this counts as shared without a look at whose they are.
 const FEW: usize = 16;
@@ -64,7 +65,7 @@ impl Engine {
             if let Some(outbox) = self.outbox_of(to) {
                 outbox.push_copy(&buf[start..end]);
             }
-            self.grew(to, source);
+            self.grew(to, source, end - start);
         }
         self.pieces.clear();
     }
@@ -74,13 +75,15 @@ impl Engine {
         for at in 0..self.pieces.len() {
             let Piece { to, start, end } = self.pieces[at];
             if let Some(outbox) = self.outbox_of(to) {
-                if end - start >= REFERENCE_FROM {
+                let run = end - start;
+                let sparing = outbox.len() >= SPARING_FROM || matches!(to, To::Assembly(_));
+                if run >= REFERENCE_FROM && (!sparing || run * 4 >= input.held() * 3) {
                     outbox.push_ref(input.slice(start..end));
                 } else {
                     outbox.push_copy(&input.bytes()[start..end]);
                 }
             }
-            self.grew(to, source);
+            self.grew(to, source, end - start);
         }
         self.pieces.clear();
     }
@@ -98,12 +101,13 @@ impl Engine {
     }
 
     /// Something was added to an outbox: have it written, and hold back whoever fills it.
-    fn grew(&mut self, to: To, source: Link) {
+    fn grew(&mut self, to: To, source: Link, octets: usize) {
         match to {
             To::Session(id) => self.session_outbox_grew(id, Some(source)),
             To::Upstream(id) => {
                 self.flush_upstream(id);
                 if let Link::Session(session) = source {
+                    self.note_sent(session, octets);
                     self.stall_if_full(session, id);
                 }
             }
@@ -187,10 +191,10 @@ impl Engine {
             self.commands.push_back(Command::Flush(Link::Session(id)));
         }
         let waiting = session.outbox.len();
-        if waiting <= HOLD_BACK_FROM {
+        if waiting <= self.budget.room.hold_back {
             return;
         }
-        if waiting > self.config.limits.session_outbox {
+        if waiting > self.budget.room.session_outbox {
             session.outbox_full = true;
             if !self.slow.contains(&id) {
                 self.slow.push(id);
@@ -211,7 +215,7 @@ impl Engine {
         self.sessions[id].holds_back.push(up);
     }
 
-    fn uses_alone(&self, up: UpstreamId, id: SessionId) -> bool {
+    pub(crate) fn uses_alone(&self, up: UpstreamId, id: SessionId) -> bool {
         let upstream = &self.upstreams[up];
         if upstream.session.is_none() && upstream.busy() > FEW {
             return false;
@@ -241,9 +245,10 @@ impl Engine {
         let (Some(session), Some(upstream)) = (self.sessions.get_mut(id), self.upstreams.get_mut(up)) else {
             return;
         };
-        if session.stalled_on.is_none() && upstream.outbox.len() > self.config.limits.upstream_outbox {
+        if session.stalled_on.is_none() && upstream.outbox.len() > self.budget.room.upstream_outbox {
             session.stalled_on = Some(up);
             upstream.stalled.push_back(id);
+            self.upstream_is_full(up);
         }
     }
 
@@ -253,9 +258,13 @@ impl Engine {
             return;
         };
         upstream.last_sent = self.now;
-        let limit = self.config.limits.upstream_outbox;
+        let limit = self.budget.room.upstream_outbox;
         let waiting = upstream.outbox.len();
-        if upstream.stalled.is_empty() || waiting > limit / 2 {
+        if waiting > limit / 2 {
+            return;
+        }
+        upstream.full_since = None;
+        if upstream.stalled.is_empty() {
             return;
         }
         // Sessions take turns: as many go on as there is room for, the others keep their place.
@@ -299,11 +308,11 @@ impl Engine {
         };
         session.last_sent = self.now;
         let waiting = session.outbox.len();
-        if session.outbox_full && waiting <= self.config.limits.session_outbox / 2 {
+        if session.outbox_full && waiting <= self.budget.room.session_outbox / 2 {
             session.outbox_full = false;
             self.read_if_free(id);
         }
-        if waiting <= HOLD_BACK_FROM / 2 {
+        if waiting <= self.budget.room.hold_back / 2 {
             self.let_go(id);
         }
     }

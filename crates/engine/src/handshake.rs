@@ -47,6 +47,8 @@ impl Engine {
             stalled_on: None,
             outbox_full: false,
             announced: 0,
+            awaits_memory: false,
+            recent_octets: (self.now, 0),
             holds_back: Vec::new(),
             held_full: false,
             told_blocked: false,

@@ -1,6 +1,6 @@
 //! What must always hold, checked by the tests and by the simulation after every step.
 
-use crate::channel::{ConsumerState, Content, Standing, Switch};
+use crate::channel::{Claim, ConsumerState, Content, Standing, Switch};
 use crate::engine::Engine;
 use crate::session::Phase;
 use crate::upstream::{Incoming, Pending, Purpose, Stage};
@@ -13,11 +13,28 @@ impl Engine {
     pub fn check_invariants(&self) {
         assert!(self.pieces.is_empty(), "runs were left behind");
         assert!(self.replays.is_empty(), "held frames were left behind");
+        self.check_memory();
         self.check_sessions();
         self.check_channels();
         self.check_up_channels();
         self.check_upstreams();
         self.check_tenants();
+    }
+
+    fn check_memory(&self) {
+        let held: usize = self.channels.values().map(|c| c.held.len()).sum();
+        assert_eq!(self.budget.held(), held, "octets of held frames that are not counted");
+        let of = |claim: Claim| self.channels.iter().filter(move |(_, c)| c.claim == claim);
+        self.budget.check(
+            of(Claim::Small).map(|(_, c)| c.announced).sum(),
+            of(Claim::Reserved).map(|(_, c)| c.announced).sum(),
+            of(Claim::Waiting).map(|(id, _)| id).collect(),
+        );
+        for (id, session) in self.sessions.iter() {
+            let waits = session.channels.ids().iter().any(|c| self.channels[*c].claim == Claim::Waiting);
+            let ends = matches!(session.phase, Phase::CloseSent | Phase::Ended | Phase::Gone);
+            assert!(session.awaits_memory == waits || ends, "{id:?} waits for memory and asked for none");
+        }
     }
 
     fn check_sessions(&self) {

@@ -9,6 +9,7 @@
 pub mod api;
 mod bind;
 mod broker;
+mod budget;
 pub mod buf;
 mod channel;
 mod client;
@@ -18,6 +19,7 @@ mod consume;
 mod dial;
 pub mod engine;
 pub mod event;
+mod fairness;
 mod fault;
 mod flow;
 mod handshake;

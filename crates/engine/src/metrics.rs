@@ -8,7 +8,7 @@ pub const UPSTREAM_CLOSE_REASONS: [&str; 6] = ["idle", "broker", "lost", "refuse
 /// How a channel got its upstream channel. The labels of `warren_binds_total`.
 pub const BIND_KINDS: [&str; 3] = ["reused", "opened", "rebound"];
 /// Why a channel was bound. The labels of `warren_binds_total`.
-pub const BIND_WHYS: [&str; 8] = [
+pub const BIND_WHYS: [&str; 9] = [
     "first_use",
     "first_publish",
     "consume",
@@ -17,7 +17,11 @@ pub const BIND_WHYS: [&str; 8] = [
     "transaction",
     "resume",
     "quarantine",
+    "busy_publisher",
 ];
+
+/// Where memory is. The labels of `warren_memory_bytes`.
+pub const MEMORY_PARTS: [&str; 4] = ["to_clients", "to_brokers", "incomplete_publishes", "held_frames"];
 
 /// Counters and gauges of one worker.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,14 @@ pub struct Metrics {
     pub upstream_channels: u64,
     /// Gauge: octets of memory that buffers hold.
     pub buffer_octets: u64,
+    /// Gauge: octets that buffers may hold.
+    pub memory_limit_octets: u64,
+    /// Gauge: octets of memory that buffers hold, by [`MEMORY_PARTS`]. A block that two of them look at counts twice.
+    pub memory_octets: [u64; MEMORY_PARTS.len()],
+    /// Gauge: octets that incomplete publishes have reserved.
+    pub reserved_octets: u64,
+    /// Gauge: publishes that wait for a reservation.
+    pub waiting_publishes: u64,
     /// Gauge: channels that wait for an upstream channel.
     pub waiting_channels: u64,
     /// Gauge: client connections that are not let in yet.
@@ -87,6 +99,9 @@ impl Metrics {
             (&mut self.client_channels, o.client_channels),
             (&mut self.upstream_channels, o.upstream_channels),
             (&mut self.buffer_octets, o.buffer_octets),
+            (&mut self.memory_limit_octets, o.memory_limit_octets),
+            (&mut self.reserved_octets, o.reserved_octets),
+            (&mut self.waiting_publishes, o.waiting_publishes),
             (&mut self.waiting_channels, o.waiting_channels),
             (&mut self.client_handshakes, o.client_handshakes),
             (&mut self.logins, o.logins),
@@ -109,6 +124,7 @@ impl Metrics {
         ] {
             *mine += theirs;
         }
+        self.memory_octets.iter_mut().zip(&o.memory_octets).for_each(|(m, t)| *m += t);
         let pairs = self.client_closes.iter_mut().zip(&o.client_closes);
         pairs.chain(self.upstream_closes.iter_mut().zip(&o.upstream_closes)).for_each(|(m, t)| *m += t);
         for (mine, theirs) in self.binds.iter_mut().zip(&o.binds) {

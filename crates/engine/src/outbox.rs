@@ -130,7 +130,10 @@ impl Outbox {
         let result = write(bytes);
         assert!(bytes.len() >= len, "an encoder cut off octets that were waiting");
         self.len += bytes.len() - len;
-        self.pinned = self.pinned - capacity + bytes.capacity();
+        if bytes.capacity() != capacity {
+            self.pinned = self.pinned - capacity + bytes.capacity();
+            self.pool.note_copied(capacity, bytes.capacity());
+        }
         if bytes.len() == *read {
             self.drop_back();
         }
@@ -149,12 +152,14 @@ impl Outbox {
                 let before = bytes.capacity();
                 reserve(bytes, want);
                 self.pinned += bytes.capacity() - before;
+                self.pool.note_copied(before, bytes.capacity());
                 return;
             }
         }
         let mut bytes = if want > BLOCK_SIZE { Vec::new() } else { self.pool.take_vec() };
         reserve(&mut bytes, want);
         self.pinned += bytes.capacity();
+        self.pool.note_copied(0, bytes.capacity());
         self.segments.push_back(Segment::Owned { bytes, read: 0 });
     }
 
@@ -163,6 +168,7 @@ impl Outbox {
     fn drop_back(&mut self) {
         if let Some(Segment::Owned { bytes, .. }) = self.segments.pop_back() {
             self.pinned -= bytes.capacity();
+            self.pool.note_copied(bytes.capacity(), 0);
             self.pool.give_vec(bytes);
         }
         if self.segments.is_empty() {
@@ -218,6 +224,7 @@ impl Outbox {
         match self.segments.pop_front() {
             Some(Segment::Owned { bytes, .. }) => {
                 self.pinned -= bytes.capacity();
+                self.pool.note_copied(bytes.capacity(), 0);
                 self.pool.give_vec(bytes);
             }
             Some(Segment::Ref { slice, .. }) => self.unpin(&slice),
@@ -291,6 +298,7 @@ impl Outbox {
                 Segment::Ref { slice, .. } => other.push_ref(slice),
                 Segment::Owned { bytes, read } if bytes.len() - read <= MOVE_BY_COPY => {
                     other.push_copy(&bytes[read..]);
+                    self.pool.note_copied(bytes.capacity(), 0);
                     self.pool.give_vec(bytes);
                 }
                 Segment::Owned { bytes, read } => {
@@ -302,6 +310,12 @@ impl Outbox {
         }
         self.len = 0;
         self.pinned = 0;
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -124,7 +124,7 @@ impl Engine {
         if check_properties(&payload[CONTENT_HEADER_LEN..]).is_err() {
             return Err(Fault::connection(541, "a malformed property list", AT));
         }
-        let most = self.config.limits.message_size;
+        let most = self.config.limits.message_size.min(self.budget.largest());
         if header.body_size > most {
             let detail =
                 format!("message size {} is larger than configured max size {most}", header.body_size);
@@ -144,31 +144,6 @@ impl Engine {
             self.publish_complete(id);
         }
         Ok(Flow::Done)
-    }
-
-    /// Counts what an incomplete publish will hold. A session has room for one message of the largest size and for its
-    /// budget beside it (506, RESOURCE_ERROR).
-    fn announce(&mut self, id: ChannelId, octets: u64) -> Result<(), Fault> {
-        let limits = &self.config.limits;
-        let most = limits.message_size + limits.session_budget as u64;
-        let channel = &mut self.channels[id];
-        let Some(session) = self.sessions.get_mut(channel.session) else { return Ok(()) };
-        if session.announced + octets > most {
-            let detail = format!("publishes under way would hold more than {most} octets");
-            return Err(Fault::connection(506, detail, AT));
-        }
-        session.announced += octets;
-        channel.announced = octets;
-        Ok(())
-    }
-
-    /// A publish is complete, or is given up.
-    pub(crate) fn announced_is_over(&mut self, id: ChannelId) {
-        let Some(channel) = self.channels.get_mut(id) else { return };
-        let octets = std::mem::take(&mut channel.announced);
-        if let Some(session) = self.sessions.get_mut(channel.session) {
-            session.announced -= octets;
-        }
     }
 
     /// A body frame of a publish that is being assembled, passed as a run.
@@ -269,8 +244,10 @@ impl Engine {
         }
         let Some(up) = channel.current else { return };
         let (upstream, number) = (self.up_channels[up].upstream, self.up_channels[up].number);
+        let in_order = number == channel.assembled_for;
+        self.note_sent(session, assembly.len());
         let outbox = &mut self.upstreams[upstream].outbox;
-        if number == channel.assembled_for {
+        if in_order {
             assembly.move_into(outbox);
         } else {
             let mut bytes = assembly.take_bytes();

@@ -21,15 +21,16 @@ impl Engine {
             Standing::Refused => return self.remove_channel(id),
             Standing::Open => {}
         }
-        channel.content = Content::None;
-        channel.assembly = None;
         let waits = channel.switch != Switch::None || !channel.held.is_empty() || channel.fault.is_some();
         // Closing an older binding can delete what a publish on the present one is meant for.
         if waits || !channel.older.is_empty() && self.prove_first(id) {
+            // Frames that are held may complete a publish that has begun.
             self.close_later(id);
             return;
         }
         let Some(channel) = self.channels.get_mut(id) else { return };
+        channel.content = Content::None;
+        channel.assembly = None;
         channel.standing = Standing::Closing;
         channel.older = channel.bindings();
         channel.current = None;
@@ -49,7 +50,9 @@ impl Engine {
     fn close_later(&mut self, id: ChannelId) {
         let channel = &mut self.channels[id];
         let close = channel::Close { reply_code: 200, reply_text: b"", class_id: 0, method_id: 0 };
+        let before = channel.held.len();
         Method::ChannelClose(close).write(channel.number, &mut channel.held);
+        self.budget.note_held(channel.held.len() - before, 0);
     }
 
     /// Whether the route wants closes of channels that only published to be answered at once.
@@ -155,6 +158,7 @@ impl Engine {
         let Some(channel) = self.channels.remove(id) else {
             return;
         };
+        self.budget.note_held(0, channel.held.len());
         if let Some(session) = self.sessions.get_mut(channel.session) {
             session.forget_channel(channel.number);
             let empty = session.channels.is_empty();

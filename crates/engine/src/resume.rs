@@ -277,6 +277,7 @@ impl Engine {
             frames.extend(assembly.take_bytes());
         }
         channel.content = Content::None;
+        self.budget.note_held(frames.len(), 0);
         frames.append(&mut channel.held);
         channel.held = frames;
         self.announced_is_over(id);

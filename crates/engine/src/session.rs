@@ -159,6 +159,10 @@ pub(crate) struct Session {
     pub(crate) outbox_full: bool,
     /// Octets announced by publishes that are not complete.
     pub(crate) announced: u64,
+    /// A publish has not got the memory that it needs.
+    pub(crate) awaits_memory: bool,
+    /// What it sent to brokers lately, and since when.
+    pub(crate) recent_octets: (Time, u64),
     /// Upstreams that it uses alone and that are not read because it does not read.
     pub(crate) holds_back: Vec<UpstreamId>,
     /// A channel holds so many frames that the session must wait.
@@ -186,7 +190,11 @@ impl Session {
 
     /// Whether its socket may be read.
     pub(crate) fn may_read(&self) -> bool {
-        !self.phase.waits() && self.stalled_on.is_none() && !self.outbox_full && !self.held_full
+        !self.phase.waits()
+            && self.stalled_on.is_none()
+            && !self.outbox_full
+            && !self.held_full
+            && !self.awaits_memory
     }
 
     /// The channel with this number.

@@ -29,6 +29,7 @@ pub(crate) const SLOW_READER: usize = 4;
 pub(crate) const TRANSACTION: usize = 5;
 pub(crate) const RESUME: usize = 6;
 pub(crate) const QUARANTINE: usize = 7;
+pub(crate) const BUSY_PUBLISHER: usize = 8;
 
 /// A prefetch up to this is one that the client counts on: the new binding begins only when the old one has nothing
 /// unsettled, so that the client never has more than it asked for.
@@ -322,7 +323,7 @@ impl Engine {
         };
         let withheld: usize = session.channels.ids().iter().map(|c| self.withheld(*c)).sum();
         let waiting = session.outbox.len() + withheld;
-        if waiting > self.config.limits.session_budget {
+        if waiting > self.budget.room.session_budget {
             let detail = format!("{waiting} octets wait for a client that does not read fast enough");
             let text = reply::text(506, &detail);
             self.close_session(id, 506, &text, (0, 0), crate::close::LIMIT);

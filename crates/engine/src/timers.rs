@@ -29,6 +29,10 @@ pub(crate) enum TimerKey {
     Login(LoginId),
     Tenant(TenantId),
     Watch(UpstreamId),
+    /// Whoever waits for memory.
+    Memory,
+    /// An upstream that had no room.
+    Fairness(UpstreamId),
 }
 
 impl Engine {
@@ -50,6 +54,8 @@ impl Engine {
                 }
                 TimerKey::Tenant(id) => self.tenant_timer(id),
                 TimerKey::Watch(id) => self.watch_timer(id),
+                TimerKey::Memory => self.watch_memory(),
+                TimerKey::Fairness(id) => self.fairness_timer(id),
             }
         }
         self.expired = expired;

@@ -92,6 +92,10 @@ pub(crate) struct Upstream {
     pub(crate) stalled: VecDeque<SessionId>,
     /// Channels of publishers without confirms, until they pause.
     pub(crate) watched: Vec<UpChannelId>,
+    /// Since when it has had no room for more.
+    pub(crate) full_since: Option<Time>,
+    /// A timer will look at that.
+    pub(crate) fullness_watched: bool,
     /// Set while the broker reads no publishes, with its reason.
     pub(crate) blocked: Option<Box<[u8]>>,
     /// A lane is not read while its session does not read.

@@ -189,5 +189,12 @@ fn draw_limits(rng: &mut Rng, tight: bool) -> Limits {
     } else {
         limits.upstream_channels = *rng.pick(&[3, 10, u16::MAX]);
     }
+    // From a sequence of its own: what is drawn after it stays what it was.
+    let mut rng = Rng::new(rng.clone().bits());
+    if rng.chance(1, 4) {
+        // Little memory, so that publishes have to wait for it: for each of two workers, just enough for the largest.
+        limits.memory = *rng.pick(&[4 << 20, 16 << 20]);
+        limits.reserve_from = *rng.pick(&[1000, 100_000]);
+    }
     limits
 }

@@ -58,6 +58,47 @@ pub(crate) fn divide(most: Option<u64>, workers: usize) -> Division {
     Division { connections, handshakes: connections - connections / 4 }
 }
 
+/// Octets of memory that the process may use: what the machine has, or less where its control group says so.
+pub(crate) fn memory() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let machine = read("/proc/meminfo").and_then(|text| total(&text));
+    let groups = read("/proc/self/cgroup").unwrap_or_default();
+    let of_groups = group_files(&groups).into_iter().filter_map(|path| read(&path)?.trim().parse().ok());
+    machine.into_iter().chain(of_groups).min()
+}
+
+/// The line `MemTotal:  24684000 kB`, where kB are KiB.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The files that hold the limits of this process's control group and of those around it. A file that does not
+/// exist, or says `max`, limits nothing.
+fn group_files(groups: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            c if c.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let mut path = path.trim_end_matches('/');
+        loop {
+            files.push(format!("{root}{path}/{file}"));
+            match path.rfind('/') {
+                Some(parent) => path = &path[..parent],
+                None => break,
+            }
+        }
+    }
+    files
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +111,29 @@ mod tests {
         assert!(usual.handshakes > 10_000, "ten thousand clients may come at once: {usual:?}");
         assert_eq!(divide(Some(10), 8).connections, 8, "never nobody");
         assert!(divide(None, 8).connections > 1 << 40, "no limit");
+    }
+
+    #[test]
+    fn the_machine_has_memory() {
+        assert!(memory().is_some_and(|octets| octets > 1 << 20), "{:?}", memory());
+        assert_eq!(total("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2 << 20));
+        assert_eq!(total("MemTotal: many\n"), None);
+    }
+
+    #[test]
+    fn every_group_around_the_process_is_asked() {
+        let unified =
+            ["/sys/fs/cgroup/a/b/memory.max", "/sys/fs/cgroup/a/memory.max", "/sys/fs/cgroup/memory.max"];
+        assert_eq!(group_files("0::/a/b\n"), unified);
+        let older = "5:cpu,cpuacct:/x\n4:memory:/docker/1\n0::/\n";
+        assert_eq!(
+            group_files(older),
+            [
+                "/sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/docker/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory.max",
+            ]
+        );
     }
 }

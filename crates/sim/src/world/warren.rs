@@ -83,12 +83,17 @@ impl Warren {
     pub(super) fn describe(&self) -> String {
         let m = self.metrics();
         let mut text = format!(
-            "; the engine counts {} clients with {} channels, {} upstreams with {}, {} waiting",
+            "; the engine counts {} clients with {} channels, {} upstreams with {}, {} waiting; memory: {} \
+             of {} in use, {} reserved, {} wait",
             m.client_connections,
             m.client_channels,
             m.upstream_connections,
             m.upstream_channels,
-            m.waiting_channels
+            m.waiting_channels,
+            m.buffer_octets,
+            m.memory_limit_octets,
+            m.reserved_octets,
+            m.waiting_publishes,
         );
         for s in self.sessions.iter().flatten() {
             let may_read = self.engines[s.worker].may_read(Link::Session(s.id));

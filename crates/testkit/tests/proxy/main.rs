@@ -4,6 +4,7 @@
 //! own virtual host, [`warren_testkit::rabbit::exclusive`] for those that count, stop or kill. Most tests run both ways:
 //! what is asserted through Warren has been seen without it a moment before.
 
+mod alarms;
 mod bystander;
 mod clients;
 mod consuming;
@@ -11,8 +12,10 @@ mod crowd;
 mod descriptors;
 mod floods;
 mod kit;
+mod load;
 mod login;
 mod many;
+mod memory;
 mod outages;
 mod peers;
 mod publishing;
@@ -21,5 +24,6 @@ mod raw;
 mod readme;
 mod restarts;
 mod resume;
+mod slow;
 mod stopping;
 mod tls;

@@ -14,7 +14,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use warren_engine::metrics::{BIND_KINDS, BIND_WHYS, CLIENT_CLOSE_REASONS, Metrics, UPSTREAM_CLOSE_REASONS};
+use warren_engine::metrics::{
+    BIND_KINDS, BIND_WHYS, CLIENT_CLOSE_REASONS, MEMORY_PARTS, Metrics, UPSTREAM_CLOSE_REASONS,
+};
 
 use crate::limits;
 use crate::worker::mailbox::{Mailbox, Message};
@@ -95,6 +97,13 @@ impl Collector for Snapshot {
             )?)?;
         }
         let m = &self.metrics;
+        let help =
+            "Memory that buffers hold, by what it is for; a block that several look at counts for each";
+        let mut family = encoder.encode_descriptor("warren_memory_bytes", help, None, MetricType::Gauge)?;
+        for (part, octets) in MEMORY_PARTS.iter().zip(&m.memory_octets) {
+            let value = i64::try_from(*octets).unwrap_or(i64::MAX);
+            ConstGauge::new(value).encode(family.encode_family(&[("part", *part)])?)?;
+        }
         let help = "Client connections ended, by reason";
         let family = encoder.encode_descriptor("warren_client_closes", help, None, MetricType::Counter)?;
         by_reason(family, &CLIENT_CLOSE_REASONS, &m.client_closes)?;
@@ -123,7 +132,7 @@ fn by_reason(mut family: MetricEncoder<'_>, reasons: &[&str], counts: &[u64]) ->
 /// Name, help and value.
 type Sample = (&'static str, &'static str, u64);
 
-fn gauges(m: &Metrics) -> [Sample; 9] {
+fn gauges(m: &Metrics) -> [Sample; 12] {
     [
         ("warren_client_connections", "Client connections", m.client_connections),
         ("warren_client_handshakes", "Client connections that are not let in yet", m.client_handshakes),
@@ -134,6 +143,9 @@ fn gauges(m: &Metrics) -> [Sample; 9] {
         ("warren_upstream_channels", "Channels open at brokers, idle ones included", m.upstream_channels),
         ("warren_waiting_channels", "Client channels that wait for an upstream channel", m.waiting_channels),
         ("warren_buffer_bytes", "Memory that buffers hold", m.buffer_octets),
+        ("warren_memory_limit_bytes", "Memory that buffers may hold", m.memory_limit_octets),
+        ("warren_reserved_bytes", "Memory that incomplete publishes have reserved", m.reserved_octets),
+        ("warren_waiting_publishes", "Publishes that wait for memory", m.waiting_publishes),
     ]
 }
 
@@ -223,6 +235,11 @@ mod tests {
             "warren_upstream_channels",
             "warren_waiting_channels",
             "warren_buffer_bytes",
+            "warren_memory_limit_bytes",
+            "warren_memory_bytes{part=\"to_clients\"}",
+            "warren_memory_bytes{part=\"incomplete_publishes\"}",
+            "warren_reserved_bytes",
+            "warren_waiting_publishes",
             "warren_client_received_bytes_total",
             "warren_client_sent_bytes_total",
             "warren_upstream_received_bytes_total",

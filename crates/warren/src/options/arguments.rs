@@ -48,6 +48,9 @@ pub(super) struct Arguments {
     /// How long a login accepted by the broker stands for others with the same credentials [default: 60]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     auth_ttl: Option<String>,
+    /// Most memory that all buffers together may hold, such as 256MiB or 1GB [default: a quarter of what there is]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    memory: Option<String>,
     /// Certificates (PEM) to verify an amqps:// broker with, instead of the system's
     #[arg(long, value_name = "FILE")]
     upstream_ca: Option<String>,
@@ -90,6 +93,7 @@ impl Arguments {
             "--term-client-close-timeout" => self.term_client_close_timeout.clone(),
             "--workers" => self.workers.clone(),
             "--auth-ttl" => self.auth_ttl.clone(),
+            "--memory" => self.memory.clone(),
             "--upstream-ca" => self.upstream_ca.clone(),
             "--debug" => self.debug.then(|| "debug".to_owned()),
             "UPSTREAM" => self.upstream.clone(),

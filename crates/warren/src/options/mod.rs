@@ -6,6 +6,7 @@
 
 mod arguments;
 mod ini;
+mod size;
 mod sources;
 mod upstream;
 
@@ -20,7 +21,7 @@ use tracing_subscriber::filter::LevelFilter;
 use warren_engine::Config;
 use warren_engine::config::Limits;
 
-use crate::demo;
+use crate::{demo, limits};
 use arguments::{Arguments, Command};
 use ini::Ini;
 use sources::{Invalid, Setting, Sources};
@@ -33,6 +34,12 @@ const ALL_CHANNELS: u16 = u16::MAX;
 const DEFAULT_WORKERS_MAX: usize = 8;
 /// More threads than this are a typing error.
 const WORKERS_MAX: u64 = 256;
+/// With less, a worker has no room for a few blocks, a few outboxes and one message of some megabytes.
+const MEMORY_MIN: u64 = 32 << 20;
+/// More than this is a typing error.
+const MEMORY_MAX: u64 = 1 << 44;
+/// Where the system does not say how much memory there is.
+const MEMORY_UNKNOWN: u64 = 256 << 20;
 /// A day. Nobody wants to keep unused connections, or old proofs of a password, for longer.
 const SECONDS_MAX: u64 = 86_400;
 
@@ -74,9 +81,11 @@ const WORKERS: Setting =
     Setting { option: "--workers", variable: "WARREN_WORKERS", keys: &[("main", "workers")] };
 const AUTH_TTL: Setting =
     Setting { option: "--auth-ttl", variable: "WARREN_AUTH_TTL", keys: &[("main", "auth_ttl")] };
+const MEMORY: Setting =
+    Setting { option: "--memory", variable: "WARREN_MEMORY", keys: &[("main", "memory")] };
 
 /// All of them: what a file may say.
-const ALL: [&Setting; 12] = [
+const ALL: [&Setting; 13] = [
     &LISTEN,
     &PORT,
     &HTTP_PORT,
@@ -89,6 +98,7 @@ const ALL: [&Setting; 12] = [
     &UPSTREAM_CA,
     &WORKERS,
     &AUTH_TTL,
+    &MEMORY,
 ];
 
 /// What the operator wants, complete and valid.
@@ -114,6 +124,8 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// How long a proof of credentials is valid.
     pub(crate) auth_ttl: Duration,
+    /// Octets that all buffers together may hold.
+    pub(crate) memory: u64,
     /// The broker.
     pub(crate) upstream: Upstream,
     /// What to verify the broker's certificate with; `None`: the system's roots.
@@ -137,6 +149,7 @@ impl Settings {
             log: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_MAX),
             auth_ttl: Duration::from_secs(60),
+            memory: default_memory(),
             upstream,
             upstream_ca: None,
         }
@@ -154,6 +167,7 @@ impl Settings {
             auth_ttl: self.auth_ttl,
             idle_timeout: self.idle,
             upstream_channels: self.upstream_channels,
+            memory: usize::try_from(self.memory).unwrap_or(usize::MAX),
             ..Limits::default()
         };
         Config::simple(&self.upstream.host, self.upstream.port, limits)
@@ -173,9 +187,10 @@ impl Settings {
         let term = self.term_timeout.map_or("no limit".to_owned(), |limit| format!("{} s", limit.as_secs()));
         format!(
             "idle-connection-timeout: {} s; max-upstream-channels: {channels}; auth-ttl: {} s; \
-             term-client-close-timeout: {} s; term-timeout: {term}",
+             memory: {}; term-client-close-timeout: {} s; term-timeout: {term}",
             self.idle.as_secs(),
             self.auth_ttl.as_secs(),
+            size::in_words(self.memory),
             self.term_client_close_timeout.as_secs(),
         )
     }
@@ -271,6 +286,7 @@ fn resolve(sources: &Sources<'_>) -> Result<Option<Settings>, Invalid> {
         log: sources.find(&LOG, level)?,
         workers: sources.find(&WORKERS, workers)?.unwrap_or(default.workers),
         auth_ttl: sources.find(&AUTH_TTL, |text| seconds(text, 0))?.unwrap_or(default.auth_ttl),
+        memory: sources.find(&MEMORY, memory)?.unwrap_or(default.memory),
         upstream: default.upstream,
         upstream_ca: sources.find(&UPSTREAM_CA, |text| Ok(PathBuf::from(text)))?,
     };
@@ -315,6 +331,23 @@ fn seconds_or_none(text: &str) -> Result<Option<Duration>, String> {
 fn workers(text: &str) -> Result<usize, String> {
     let number = whole(text, "a number of threads", 1..=WORKERS_MAX)?;
     Ok(usize::try_from(number).unwrap_or(1))
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    let allowed = || {
+        format!(
+            "{text:?} is not a size from {} to {}, such as 256MiB or 1GB",
+            size::in_words(MEMORY_MIN),
+            size::in_words(MEMORY_MAX)
+        )
+    };
+    size::read(text).filter(|octets| (MEMORY_MIN..=MEMORY_MAX).contains(octets)).ok_or_else(allowed)
+}
+
+/// A quarter of what the process may use: the rest is for the sockets' own buffers, for what sessions cost besides
+/// buffers, and for others on the machine.
+fn default_memory() -> u64 {
+    limits::memory().map_or(MEMORY_UNKNOWN, |memory| memory / 4).clamp(MEMORY_MIN, MEMORY_MAX)
 }
 
 /// amqproxy's names of levels. Warren has nothing between info and warning, and nothing above an error.

@@ -61,6 +61,7 @@ fn everything() -> Settings {
         log: Some(LevelFilter::DEBUG),
         workers: 3,
         auth_ttl: Duration::ZERO,
+        memory: 64 << 20,
         upstream: Upstream { host: "10.0.0.1".into(), port: 1234, tls: true },
         upstream_ca: Some("ca.pem".into()),
     }
@@ -80,21 +81,24 @@ fn only_the_broker_is_needed() {
         log: None,
         workers: settings.workers,
         auth_ttl: Duration::from_secs(60),
+        memory: settings.memory,
         upstream: Upstream { host: "rabbit".into(), port: 5672, tls: false },
         upstream_ca: None,
     };
     assert_eq!(settings, expected);
     assert!((1..=8).contains(&settings.workers));
+    assert!((32 << 20..1 << 44).contains(&settings.memory), "{}", settings.memory);
 }
 
 #[test]
 fn everything_can_be_said_on_the_command_line() {
     let line = "-l 0.0.0.0 -p 5000 -b 6000 -t 30 --max-upstream-channels 100 --term-timeout 7 \
-                --term-client-close-timeout 8 -d --workers 3 --auth-ttl 0 --upstream-ca ca.pem amqps://10.0.0.1:1234/";
+                --term-client-close-timeout 8 -d --workers 3 --auth-ttl 0 --memory 64MiB \
+                --upstream-ca ca.pem amqps://10.0.0.1:1234/";
     assert_eq!(parse(line).expect("valid"), everything());
     let long = "--listen 0.0.0.0 --port 5000 --http-port 6000 --idle-connection-timeout 30 \
                 --max-upstream-channels=100 --term-timeout=7 --term-client-close-timeout=8 --debug --workers=3 \
-                --auth-ttl=0 --upstream-ca=ca.pem amqps://10.0.0.1:1234";
+                --auth-ttl=0 --memory=67108864 --upstream-ca=ca.pem amqps://10.0.0.1:1234";
     assert_eq!(parse(long).expect("valid"), everything());
     assert_eq!(parse("--term-timeout -1 amqp://h").expect("valid").term_timeout, None);
 }
@@ -114,6 +118,7 @@ fn everything_can_be_said_in_the_environment() {
         ("WARREN_UPSTREAM_CA", "ca.pem"),
         ("WARREN_WORKERS", "3"),
         ("WARREN_AUTH_TTL", "0"),
+        ("WARREN_MEMORY", "64 MiB"),
     ];
     assert_eq!(said().variables(&variables).read("").expect("valid"), everything());
 }
@@ -132,6 +137,7 @@ upstream = amqps://10.0.0.1:1234
 upstream_ca = ca.pem
 workers = 3
 auth_ttl = 0
+memory = 65536KiB
 
 [listen]
 bind = 0.0.0.0
@@ -211,11 +217,12 @@ fn levels_have_amqproxys_names() {
 
 #[test]
 fn settings_reach_the_engine() {
-    let line = "-t 30 --auth-ttl 7 --max-upstream-channels 9 amqp://rabbit:1234";
+    let line = "-t 30 --auth-ttl 7 --memory 100MB --max-upstream-channels 9 amqp://rabbit:1234";
     let config = parse(line).expect("valid").engine_config();
     assert_eq!(config.limits.idle_timeout, Duration::from_secs(30));
     assert_eq!(config.limits.auth_ttl, Duration::from_secs(7));
     assert_eq!(config.limits.upstream_channels, 9);
+    assert_eq!(config.limits.memory, 100_000_000);
     assert_eq!((config.backends[0].host.as_str(), config.backends[0].port), ("rabbit", 1234));
 }
 
@@ -248,6 +255,9 @@ fn what_is_wrong_is_named_in_one_line() {
         ("--term-client-close-timeout -1 amqp://h", "--term-client-close-timeout", "0 to 86400"),
         ("--workers 0 amqp://h", "--workers", "1 to 256"),
         ("--auth-ttl 86401 amqp://h", "--auth-ttl", "0 to 86400"),
+        ("--memory 31MiB amqp://h", "--memory", "32 MiB to 16 TiB"),
+        ("--memory 17TiB amqp://h", "--memory", "32 MiB to 16 TiB"),
+        ("--memory 1G amqp://h", "--memory", "256MiB or 1GB"),
         ("-l a/b amqp://h", "--listen", "host name or an IP address"),
         ("-l 127.0.0.1:80 amqp://h", "--listen", "no port"),
         ("rabbit", "UPSTREAM", "amqp://HOST[:PORT]"),

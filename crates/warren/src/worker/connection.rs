@@ -178,7 +178,7 @@ fn release(worker: &Worker, conn: &Conn, input: &mut Input) {
     if !input.is_empty() && knocks(worker, conn) {
         input.shrink();
     } else {
-        input.release_if_empty();
+        input.rest();
     }
 }
 
