@@ -29,6 +29,7 @@ mod numbers;
 pub mod outbox;
 mod publish;
 mod random;
+mod refuse;
 mod release;
 mod replies;
 mod requests;
