@@ -2,8 +2,11 @@
 //!
 //! A test program of its own, since it changes a limit of its node. What it finds is `docs/conformance.md`.
 
+mod canaries;
 mod cases;
 mod contents;
+mod crossing;
+mod exclusive;
 mod features;
 mod framing;
 mod handshakes;
@@ -14,6 +17,7 @@ mod seen;
 mod states;
 
 use cases::{Case, Kind, Section, Stage};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ScopedJoinHandle;
 use warren_testkit::{Through, Way, rabbit, unique};
 
@@ -78,6 +82,12 @@ fn section_outcomes(way: &Way, section: &Section, cases: &[Case]) -> Vec<String>
     seen
 }
 
+/// One test at a time: one measures, the others have much to do.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The largest message that the node takes, so that a larger one is no burden.
 fn lower_message_size() {
     rabbit::shared().eval("application:set_env(rabbit, max_message_size, 2000000).");
@@ -85,6 +95,7 @@ fn lower_message_size() {
 
 #[test]
 fn clients_see_the_same_with_warren_and_without_it() {
+    let _alone = alone();
     lower_message_size();
     let (direct, warren) = std::thread::scope(|scope| {
         let direct = scope.spawn(|| outcomes(Through::Nothing));
