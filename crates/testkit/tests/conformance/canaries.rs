@@ -4,7 +4,7 @@ use crate::cases::{Case, Kind, Section, Stage, flow};
 use crate::{contents, framing, handshakes, methods, refusals};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use warren_testkit::{Peer, Through, Way, through_warren};
+use warren_testkit::{Peer, Through, Way, eventually, through_warren};
 use warren_wire::method::{channel, queue};
 use warren_wire::{BasicProperties, Method};
 
@@ -13,7 +13,9 @@ const TIMES: usize = 100;
 /// Quiet moments are spread between them, so that both meet the same noise of the machine.
 const BLOCKS: usize = 10;
 /// How long each of them lasts.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_secs(1);
+/// Neighbours who offend at the same time.
+const OFFENDERS: usize = 3;
 /// Neighbours besides the two canaries.
 const OTHERS: usize = 50;
 
@@ -107,6 +109,14 @@ fn offend(way: &Way, case: &Case, round: usize, cleaner: &mut Peer) {
     }
 }
 
+/// One neighbour's part of the inputs, as often as a block has them.
+fn offend_all(way: &Way, first: usize, block: usize, cleaner: &mut Peer) {
+    for round in 0..TIMES / BLOCKS {
+        cases().skip(first).step_by(OFFENDERS).for_each(|case| offend(way, case, block + round, cleaner));
+    }
+    cleaner.call(1, &flow(true), channel::FLOW_OK);
+}
+
 fn cases() -> impl Iterator<Item = &'static Case> {
     HOSTILE.into_iter().flat_map(|section| section.cases)
 }
@@ -127,19 +137,24 @@ fn no_input_of_a_neighbour_is_felt() {
         let felt = std::thread::scope(|scope| {
             let felt = scope.spawn(|| canaries.sing());
             let shared = shared_connections(way, &sung);
-            let mut cleaner = way.observer();
+            let mut cleaners = [(); OFFENDERS].map(|()| way.observer());
             for block in 0..BLOCKS {
                 std::thread::sleep(QUIET);
                 hostile.store(true, Ordering::Relaxed);
-                for round in 0..TIMES / BLOCKS {
-                    cases().for_each(|case| offend(way, case, block + round, &mut cleaner));
-                }
+                std::thread::scope(|scope| {
+                    for (first, cleaner) in cleaners.iter_mut().enumerate() {
+                        scope.spawn(move || offend_all(way, first, block, cleaner));
+                    }
+                });
                 hostile.store(false, Ordering::Relaxed);
-                cleaner.call(1, &flow(true), channel::FLOW_OK);
                 are_well(&mut others);
                 let now = way.rabbit.connection_pids(&way.vhost);
                 assert!(shared.iter().all(|pid| now.contains(pid)), "closed: {shared:?}, now {now:?}");
                 assert!(!felt.is_finished(), "a canary has fallen silent");
+                // What the offenders had for themselves is gone; for the rest they used what was there.
+                eventually("nothing but the shared connections is left", Duration::from_secs(10), || {
+                    way.rabbit.connection_pids(&way.vhost).len() == shared.len() + OFFENDERS
+                });
             }
             done.store(true, Ordering::Relaxed);
             felt.join().expect("two canaries that are alive")
@@ -151,9 +166,7 @@ fn no_input_of_a_neighbour_is_felt() {
 
 /// The upstream connections, as soon as the canaries use them.
 fn shared_connections(way: &Way, sung: &AtomicUsize) -> Vec<String> {
-    warren_testkit::eventually("the canaries sing", Duration::from_secs(30), || {
-        sung.load(Ordering::Relaxed) > 100
-    });
+    eventually("the canaries sing", Duration::from_secs(30), || sung.load(Ordering::Relaxed) > 100);
     let shared = way.rabbit.connection_pids(&way.vhost);
     assert!((2..=3).contains(&shared.len()), "52 clients share few connections: {shared:?}");
     shared

@@ -134,7 +134,7 @@ const CASES: &[Case] = &[
     }),
 ];
 
-const DEPTH: &str = "Warren accepts tables that are nested 64 times: each level costs it stack";
+pub(crate) const DEPTH: &str = "Warren accepts tables that are nested 64 times: each level costs it stack";
 const ANNOUNCED: &str = "RabbitMQ reads it all and refuses it then (the barrier of this test comes first); Warren \
                          keeps what is not complete, and so refuses it when it is announced";
 
@@ -154,7 +154,7 @@ fn close() -> Vec<u8> {
 }
 
 /// Property flags and a header table that holds a table, and so on.
-fn nested(levels: u32) -> Vec<u8> {
+pub(crate) fn nested(levels: u32) -> Vec<u8> {
     let mut table = Vec::new();
     let mut size = levels * 6;
     for _ in 0..levels {

@@ -20,6 +20,11 @@ const CASES: &[Case] = &[
     Case::new("`queue.declare`: NaN in a table", |s| {
         declare_with(s, &[11, 1, b'a', b'd', 0x7F, 0xF8, 0, 0, 0, 0, 0, 0]);
     }),
+    Case::new("`queue.declare`: a table nested 1,000 times", |s| {
+        // Behind the property flags.
+        declare_raw(s, &crate::contents::nested(1_000)[2..]);
+    })
+    .differs(crate::contents::DEPTH),
     Case::new("`queue.declare`: fields that end early", |s| s.bytes(&raw_method(50, 10, &[0, 0, 5, b'a']))),
     Case::new("`queue.declare`: octets over", |s| {
         s.bytes(&raw_method(50, 10, &[0, 0, 1, b'a', 0, 0, 0, 0, 0, 1, 2, 3]));
@@ -202,9 +207,12 @@ const BAD: &[u8] = &[0xFF, 0xFE];
 
 /// queue.declare of `x` with these octets as the table; the first says how long it is.
 fn declare_with(stage: &mut Stage, table: &[u8]) {
-    let mut arguments = vec![0, 0, 1, b'x', 0, 0, 0, 0];
-    arguments.extend_from_slice(table);
-    stage.bytes(&raw_method(50, 10, &arguments));
+    declare_raw(stage, &[&[0, 0, 0], table].concat());
+}
+
+/// queue.declare of `x` with these octets behind its flags.
+fn declare_raw(stage: &mut Stage, rest: &[u8]) {
+    stage.bytes(&raw_method(50, 10, &[&[0, 0, 1, b'x', 0], rest].concat()));
 }
 
 /// queue.bind.
