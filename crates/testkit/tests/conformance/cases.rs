@@ -1,6 +1,6 @@
 //! What a case is, who commits it, and how its outcome is seen.
 
-use crate::seen::{describe, tidy_end, without_port};
+use crate::seen::{describe, steady, tidy_end};
 use std::time::Duration;
 use warren_testkit::peer::{End, PATIENCE, PUBLISH};
 use warren_testkit::{Peer, unique};
@@ -191,7 +191,7 @@ impl Stage {
         if seen.is_empty() {
             seen.push("nothing".to_owned());
         }
-        without_port(&seen.join("; ").replace(&self.name, "Q").replace(&self.vhost, "VHOST"))
+        steady(&seen.join("; ").replace(&self.name, "Q").replace(&self.vhost, "VHOST"))
     }
 
     /// Frames of the channel, until the barrier's answer, the end of the channel or of the connection.

@@ -4,6 +4,7 @@ use warren_testkit::Peer;
 use warren_testkit::peer::{Closed, End, Incoming};
 use warren_wire::Method;
 use warren_wire::frame::FRAME_METHOD;
+use warren_wire::reply::MAX_TEXT;
 
 /// The end of a connection. Whether the socket is reset or only ended depends on what was still unread.
 pub(crate) fn tidy_end(end: &End) -> String {
@@ -14,7 +15,25 @@ pub(crate) fn tidy_end(end: &End) -> String {
 }
 
 fn in_words(closed: &Closed) -> String {
-    format!("{} {}, {}/{}", closed.code, closed.text, closed.class, closed.method)
+    let cut = if closed.text.len() > MAX_TEXT - 4 { CUT } else { "" };
+    format!("{} {}{cut}, {}/{}", closed.code, closed.text, closed.class, closed.method)
+}
+
+/// Stands behind a text that did not fit.
+const CUT: &str = "…";
+/// Octets of it that are shown, names replaced: where exactly it was cut depends on how long they were.
+const SHOWN: usize = 160;
+
+/// What is the same for every run, of a text with its names replaced.
+pub(crate) fn steady(text: &str) -> String {
+    let text = without_port(text);
+    match text.split_once(CUT) {
+        Some((before, after)) if !before.ends_with('-') => {
+            let shown: String = before.chars().take(SHOWN).collect();
+            format!("{shown}{CUT}{after}")
+        }
+        _ => text,
+    }
 }
 
 /// A frame; for a message, all of it.
@@ -72,7 +91,7 @@ fn generated(name: &str) -> String {
 }
 
 /// A text without the port of the broker, which is another one every time.
-pub(crate) fn without_port(text: &str) -> String {
+fn without_port(text: &str) -> String {
     const BROKER: &str = "127.0.0.1:";
     let Some((before, after)) = text.split_once(BROKER) else { return text.to_owned() };
     format!("{before}127.0.0.1{}", after.trim_start_matches(|c: char| c.is_ascii_digit()))
