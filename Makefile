@@ -22,8 +22,9 @@ build: ## Build the release binary, target/release/warren
 test: deps ## Run all tests, with RabbitMQ and the clients in Python, Node, PHP, C and Rust
 	cargo test --workspace --no-fail-fast
 
-docs: deps ## Write docs/clients.md anew from what the tests with clients find
+docs: deps ## Write docs/clients.md and docs/conformance.md anew from what the tests find
 	WARREN_TEST_WRITE=1 cargo test --package warren-testkit --test proxy clients::
+	WARREN_TEST_WRITE=1 cargo test --package warren-testkit --test conformance clients_see
 
 lint: ## Check formatting, and clippy with warnings as errors
 	cargo fmt --all --check

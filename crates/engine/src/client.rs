@@ -3,8 +3,7 @@
 //! [`Engine::client_frame`].
 
 use warren_wire::frame::{
-    FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD, Frame, FrameError,
-    HEADER_LEN, next_frame,
+    FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD, Frame, HEADER_LEN, next_frame,
 };
 use warren_wire::method::{Method, MethodError, basic, channel, connection, method_id};
 use warren_wire::reply;
@@ -16,6 +15,7 @@ use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::handshake::split;
 use crate::ids::{ChannelId, SessionId};
+use crate::refuse::is_unknown;
 use crate::session::Phase;
 
 /// What became of a frame.
@@ -64,7 +64,7 @@ impl Engine {
                 Ok(None) => return at,
                 Err(error) => {
                     self.commit(Link::Session(id), buf);
-                    self.client_frame_error(id, error);
+                    self.client_frame_error(id, error, &buf[at..]);
                     return buf.len();
                 }
             }
@@ -108,17 +108,16 @@ impl Engine {
         };
         let running = session.phase == Phase::Running;
         match (frame[0], number) {
-            (FRAME_HEARTBEAT, 0) => {}
             (FRAME_METHOD, 0) => self.client_connection_method(id, payload),
+            (FRAME_HEARTBEAT, 0) if payload.is_empty() => {}
+            _ if session.phase.is_handshake() => self.too_early(id),
             _ if !running => {}
-            (_, 0) => {
-                let text = reply::text(503, "only methods and heartbeats may come on channel 0");
-                self.close_session(id, 503, &text, (0, 0), close::PROTOCOL);
-            }
+            (FRAME_HEARTBEAT, _) | (_, 0) => self.misplaced_frame(id, frame[0], payload),
+            (FRAME_METHOD, _) if payload.len() < 4 => self.unknown_frame(id, FRAME_METHOD, payload),
             (kind, _) => match session.channel(number) {
                 Some(channel) => self.channel_frame(channel, frame),
                 None if kind == FRAME_METHOD => self.unopened(id, number, payload),
-                None => self.not_open(id, (0, 0)),
+                None => self.refuse_session(id, &Fault::unexpected_frame(Content::None)),
             },
         }
     }
@@ -129,8 +128,11 @@ impl Engine {
         let method = match Method::parse(payload) {
             Ok(method) => method,
             Err(_) if phase == Phase::CloseSent => return,
-            Err(error) => return self.bad_method(id, error),
+            Err(error) => return self.bad_connection_method(id, error, payload),
         };
+        if phase != Phase::CloseSent && !method.strings_are_utf8() {
+            return self.refuse_session(id, &Fault::not_utf8(split(method.id())));
+        }
         match (phase, method) {
             (Phase::CloseSent, Method::ConnectionCloseOk) => self.end_session(id, close::CLIENT, "closed"),
             (Phase::CloseSent, Method::ConnectionClose(_)) => {
@@ -142,8 +144,8 @@ impl Engine {
                 self.client_updates_secret(id, &update);
             }
             (Phase::Running, other) => {
-                let text = reply::text(503, "unexpected method on channel 0");
-                self.close_session(id, 503, &text, split(other.id()), close::PROTOCOL);
+                let detail = "unexpected method in connection state running";
+                self.refuse_session(id, &Fault::connection(504, detail, split(other.id())));
             }
             (_, method) => self.client_handshake(id, method),
         }
@@ -155,14 +157,12 @@ impl Engine {
             Ok(Method::ChannelOpen) => self.open_client_channel(id, number),
             // The client's answer to a close that crossed its own.
             Ok(Method::ChannelCloseOk) => {}
-            Ok(other) => self.not_open(id, split(other.id())),
-            Err(error) => self.bad_method(id, error),
+            Ok(other) => {
+                let fault = Fault::connection(504, "expected 'channel.open'", split(other.id()));
+                self.refuse_session(id, &fault);
+            }
+            Err(error) => self.bad_method(id, error, payload),
         }
-    }
-
-    fn not_open(&mut self, id: SessionId, at: (u16, u16)) {
-        let text = reply::text(504, "expected 'channel.open'");
-        self.close_session(id, 504, &text, at, close::PROTOCOL);
     }
 
     /// channel.open is answered at once; nothing is opened upstream until a frame needs it.
@@ -184,7 +184,7 @@ impl Engine {
     fn channel_frame(&mut self, id: ChannelId, frame: &[u8]) {
         let channel = &mut self.channels[id];
         match channel.standing {
-            Standing::Closing => return,
+            Standing::Closing => return self.closing_frame(id, frame),
             Standing::Refused => return self.refused_frame(id, frame),
             Standing::Open => {}
         }
@@ -203,14 +203,19 @@ impl Engine {
         }
         let result = match (frame[0], self.channels[id].content) {
             (FRAME_METHOD, Content::None) => match Method::parse(payload) {
-                Ok(method) if !method.strings_are_utf8() => {
-                    Err(Fault::connection(501, "Malformed UTF-8 in shortstr", split(method.id())))
-                }
+                Ok(method) if !method.strings_are_utf8() => Err(Fault::not_utf8((0, 0))),
                 Ok(method) => self.client_method(id, method, frame),
-                Err(error) => return self.bad_method(session, error),
+                Err(error) => return self.bad_method(session, error, payload),
             },
             (FRAME_HEADER, Content::Header) => self.publish_header(id, frame),
             (FRAME_BODY, Content::Body(missing)) => self.publish_body(id, frame, missing),
+            (FRAME_METHOD, _) if is_unknown(payload) => {
+                return self.bad_method(
+                    session,
+                    MethodError::Unknown(method_id(payload).unwrap_or(0)),
+                    payload,
+                );
+            }
             (_, content) => Err(Fault::unexpected_frame(content)),
         };
         match result {
@@ -240,11 +245,21 @@ impl Engine {
             self.hold(id, frame);
             return;
         }
-        let text = reply::text(fault.code, &fault.detail);
         if fault.closes_connection {
-            self.close_session(session, fault.code, &text, fault.at, close::PROTOCOL);
+            self.refuse_session(session, fault);
         } else {
+            let text = reply::text(fault.code, &fault.detail);
             self.channel_error(id, fault.code, text.as_bytes(), fault.at);
+        }
+    }
+
+    /// Behind its own channel.close a client has nothing to say, least of all channel.open before close-ok.
+    fn closing_frame(&mut self, id: ChannelId, frame: &[u8]) {
+        let session = self.channels[id].session;
+        let opens = frame[0] == FRAME_METHOD && method_id(&frame[HEADER_LEN..]) == Some(channel::OPEN);
+        if opens && !self.has_left(session) {
+            let fault = Fault::connection(504, "second 'channel.open' seen", (20, 10));
+            self.refuse_session(session, &fault);
         }
     }
 
@@ -367,34 +382,6 @@ impl Engine {
         if closed_already || !running {
             self.remove_channel(id);
         }
-    }
-
-    /// What the broker would answer to a method that it cannot read: it resets the socket without a word; the
-    /// client of a shared connection is told.
-    fn bad_method(&mut self, id: SessionId, error: MethodError) {
-        let (code, detail, at) = match error {
-            MethodError::Unknown(method) => (503, "unknown method", split(method)),
-            MethodError::Malformed(method) => (502, "malformed method", split(method)),
-            MethodError::Truncated => (501, "a method frame without a method", (0, 0)),
-        };
-        self.close_session(id, code, &reply::text(code, detail), at, close::PROTOCOL);
-    }
-
-    fn client_frame_error(&mut self, id: SessionId, error: FrameError) {
-        if self.sessions.get(id).is_some_and(|s| s.phase.is_handshake()) {
-            self.end_session(id, close::PROTOCOL, &error.to_string());
-            return;
-        }
-        let detail = match error {
-            FrameError::TooLarge { kind, size, .. } => {
-                // What was negotiated, without the slack that was given.
-                let max = self.sessions.get(id).map_or(0, |s| s.max_payload);
-                format!("type {kind}, all octets = <<>>: {{frame_too_large,{size},{max}}}")
-            }
-            FrameError::Type(kind) => format!("type {kind} is not a frame type"),
-            FrameError::End(octet) => format!("a frame ends in {octet:#04x} and not in {FRAME_END:#04x}"),
-        };
-        self.close_session(id, 501, &reply::text(501, &detail), (0, 0), close::PROTOCOL);
     }
 
     /// Tells a client that its broker is blocked, at its own first publish during the alarm.

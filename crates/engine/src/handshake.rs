@@ -14,6 +14,7 @@ use crate::close;
 use crate::config::{CloseMode, OnLoss};
 use crate::engine::Engine;
 use crate::event::Event;
+use crate::fault::Fault;
 use crate::ids::{ChannelId, SessionId};
 use crate::numbers::SessionChannels;
 use crate::outbox::Outbox;
@@ -194,9 +195,13 @@ impl Engine {
                 self.tell_client(id, 0, Method::ConnectionCloseOk);
                 self.await_end(id);
             }
+            (Phase::Open, other) => {
+                let detail = "unexpected method in connection state opening";
+                self.refuse_session(id, &Fault::connection(504, detail, split(other.id())));
+            }
             (_, other) => {
-                let text = reply::text(503, "unexpected method in the handshake");
-                self.close_session(id, 503, &text, split(other.id()), close::PROTOCOL);
+                let detail = "unexpected method in the handshake";
+                self.refuse_session(id, &Fault::connection(503, detail, split(other.id())));
             }
         }
     }

@@ -34,6 +34,7 @@ mod publish;
 mod quota;
 mod random;
 mod ranges;
+mod refuse;
 mod release;
 mod replies;
 mod requests;

@@ -11,7 +11,7 @@ use crate::api::Link;
 use crate::channel::{Content, Mode};
 use crate::client::Flow;
 use crate::engine::Engine;
-use crate::fault::Fault;
+use crate::fault::{Fault, snippet};
 use crate::flow::To;
 use crate::ids::{ChannelId, UpChannelId};
 use crate::outbox::Outbox;
@@ -111,7 +111,8 @@ impl Engine {
     pub(crate) fn publish_header(&mut self, id: ChannelId, frame: &[u8]) -> Result<Flow, Fault> {
         let payload = &frame[HEADER_LEN..frame.len() - 1];
         let Some(header) = ContentHeader::peek(payload) else {
-            return Err(Fault::connection(541, "a content header that is cut short", AT));
+            let detail = format!("type {FRAME_HEADER}, {}: unknown_frame", snippet(payload));
+            return Err(Fault::connection(501, detail, (0, 0)));
         };
         if header.class != 60 {
             let detail =
@@ -119,10 +120,10 @@ impl Engine {
             return Err(Fault::connection(505, detail, AT));
         }
         if header.weight != 0 {
-            return Err(Fault::connection(505, "expected weight 0 in the content header", AT));
+            return Err(Fault::unexpected_frame(Content::Header));
         }
         if check_properties(&payload[CONTENT_HEADER_LEN..]).is_err() {
-            return Err(Fault::connection(541, "a malformed property list", AT));
+            return Err(Fault::connection(541, "", (0, 0)));
         }
         let most = self.config.limits.message_size.min(self.budget.largest());
         if header.body_size > most {
@@ -176,7 +177,8 @@ impl Engine {
         let payload = &frame[HEADER_LEN..frame.len() - 1];
         let size = payload.len() as u64;
         if size > missing {
-            return Err(Fault::connection(505, "the body is longer than its header says", AT));
+            // RabbitMQ waits for the rest for ever, and says this of whatever comes next.
+            return Err(Fault::unexpected_frame(Content::Body(missing)));
         }
         let most = match self.channels[id].current.and_then(|up| self.up_channels.get(up)) {
             Some(up) => self.upstreams[up.upstream].tune.max_payload() as usize,

@@ -45,7 +45,6 @@ impl Engine {
                 self.client_closes_channel(id);
                 Ok(Flow::Done)
             }
-            Method::ChannelCloseOk => Ok(Flow::Done),
             Method::ChannelOpen => Err(Fault::connection(504, "second 'channel.open' seen", at)),
             Method::ChannelFlow(channel::Flow { active: true }) if self.channels[id].current.is_some() => {
                 self.pass_request(id, Need::Request, frame, false, Note::Plain)
@@ -82,7 +81,7 @@ impl Engine {
                 );
                 Ok(Flow::Done)
             }
-            _ => Err(Fault::connection(503, "only a server sends this method", at)),
+            _ => Err(Fault::connection(503, "unimplemented method", at)),
         }
     }
 

@@ -30,9 +30,12 @@ pub fn code_name(code: u16) -> &'static str {
     }
 }
 
-/// Reply text in the brokers' form, `NOT_FOUND - no exchange 'x'`. May be longer than a short string: [`cut`] it
-/// where its length matters; the encoders cut it anyway.
+/// Reply text in the brokers' form, `NOT_FOUND - no exchange 'x'`; without a detail, the name of the code alone. May be
+/// longer than a short string: [`cut`] it where its length matters; the encoders cut it anyway.
 pub fn text(code: u16, detail: &str) -> String {
+    if detail.is_empty() {
+        return code_name(code).to_owned();
+    }
     format!("{} - {detail}", code_name(code))
 }
 

@@ -119,6 +119,17 @@ impl Rabbit {
         answer.lines().map(connection).collect()
     }
 
+    /// The processes of the connections to a virtual host: each has its own, and no two ever have the same.
+    pub fn connection_pids(&self, vhost: &str) -> Vec<String> {
+        let answer = self.eval(&format!(
+            "iolist_to_binary([[pid_to_list(proplists:get_value(pid, I)), $\\n] \
+                 || I <- rabbit_networking:connection_info_all([pid, vhost]), \
+                    proplists:get_value(vhost, I) =:= {}]).",
+            binary(vhost)
+        ));
+        answer.lines().map(str::to_owned).collect()
+    }
+
     /// Closes all connections to a virtual host as an operator does: they get 320 with the reason.
     pub fn close_connections(&self, vhost: &str, reason: &str) {
         self.each_connection(vhost, &format!("rabbit_networking:close_connection(Pid, {reason:?})"));
