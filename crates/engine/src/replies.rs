@@ -10,6 +10,7 @@ use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, SessionId, UpChannelId};
 use crate::risks::Risk;
+use crate::session::Exclusive;
 use crate::sources::GOT;
 use crate::upstream::{Incoming, Note, Pending};
 
@@ -232,12 +233,12 @@ impl Engine {
         }
     }
 
-    fn queue_declared(&mut self, id: ChannelId, name: &[u8], exclusive: bool, lasting: Option<bool>) {
+    fn queue_declared(&mut self, id: ChannelId, name: &[u8], exclusive: Option<bool>, lasting: Option<bool>) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         channel.last_queue = name.into();
         let session = channel.session;
-        if exclusive && let Some(session) = self.sessions.get_mut(session) {
-            session.exclusive.insert(name.into());
+        if let (Some(auto_delete), Some(session)) = (exclusive, self.sessions.get_mut(session)) {
+            session.exclusive.entry(name.into()).or_insert(Exclusive { auto_delete, consumed: false });
         }
         let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get_mut(t));
         match (tenant, lasting) {
@@ -283,6 +284,10 @@ impl Engine {
         let consumer = &mut channel.consumers[at];
         consumer.state = ConsumerState::Active;
         let (queue, no_ack) = (consumer.queue.clone(), consumer.no_ack);
+        let session = self.sessions.get_mut(channel.session);
+        if let Some(queue) = session.and_then(|s| s.exclusive.get_mut(&queue)) {
+            queue.consumed = true;
+        }
         if channel.global_prefetch.is_some() {
             self.is_safe(id, &queue, Risk::GlobalQos);
         } else if no_ack {
@@ -299,6 +304,8 @@ impl Engine {
             self.consumer_cancelled(id, up, at);
         } else {
             channel.consumers.remove(at);
+            let session = channel.session;
+            self.forget_auto_deleted(session);
             self.retire_if_done(id, up);
         }
     }

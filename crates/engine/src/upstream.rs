@@ -120,8 +120,9 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) enum Note {
     Plain,
+    /// `exclusive`: it is, and whether it goes with its last consumer.
     Declare {
-        exclusive: bool,
+        exclusive: Option<bool>,
         lasting: Option<bool>,
         classic: Option<bool>,
     },
@@ -267,6 +268,11 @@ pub(crate) struct UpChannel {
 }
 
 impl UpChannel {
+    /// Whether a reply is awaited that others must not overtake.
+    pub(crate) fn asks_in_order(&self) -> bool {
+        self.pending.iter().any(|p| matches!(p, Pending::Client(..)) && !p.may_be_overtaken())
+    }
+
     /// channel.open-ok is awaited.
     pub(crate) fn is_opening(&self) -> bool {
         self.pending.iter().any(|p| matches!(p, Pending::Open))
