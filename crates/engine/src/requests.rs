@@ -96,8 +96,8 @@ impl Engine {
         method.write(channel.number, &mut frame);
         let up = channel.awaiting_on;
         match self.up_channels.get_mut(up) {
-            Some(state) if state.asks_in_order() => state.pending.push_back(Pending::Local(frame.into())),
-            _ => self.tell_channel(id, method),
+            Some(state) => state.pending.push_back(Pending::Local(frame.into())),
+            None => self.tell_channel(id, method),
         }
     }
 

@@ -244,7 +244,7 @@ pub(crate) struct UpChannel {
     pub(crate) busy: bool,
     /// It waits for that look.
     pub(crate) watched: bool,
-    /// It has published at all.
+    /// Its owner has published at all.
     pub(crate) has_published: bool,
     /// Publish numbers whose confirm is awaited.
     pub(crate) unconfirmed: TagSet,
@@ -268,11 +268,6 @@ pub(crate) struct UpChannel {
 }
 
 impl UpChannel {
-    /// Whether a reply is awaited that others must not overtake.
-    pub(crate) fn asks_in_order(&self) -> bool {
-        self.pending.iter().any(|p| matches!(p, Pending::Client(..)) && !p.may_be_overtaken())
-    }
-
     /// channel.open-ok is awaited.
     pub(crate) fn is_opening(&self) -> bool {
         self.pending.iter().any(|p| matches!(p, Pending::Open))
