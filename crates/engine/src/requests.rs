@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::handshake::split;
 use crate::ids::{ChannelId, UpChannelId};
-use crate::risks::{Risk, is_classic};
+use crate::risks::{Risk, kind_of};
 use crate::switch::Need;
 use crate::upstream::{Again, Note, Pending};
 
@@ -250,8 +250,8 @@ impl Engine {
         let lasting = (!declare.passive).then_some(!exclusive && !special);
         let farm = self.channel_tenant(id).map(|t| self.tenants[t].farm);
         let default = farm.map(|farm| self.farms[farm].default_is_classic);
-        let classic = (!declare.passive).then(|| is_classic(declare.arguments, default));
-        let note = Note::Declare { exclusive, lasting, classic };
+        let kind = (!declare.passive).then(|| kind_of(declare.arguments, default));
+        let note = Note::Declare { exclusive, lasting, kind };
         // Its name must be known, even when the client does not wait for it.
         let method = Method::QueueDeclare(queue::Declare { no_wait: false, ..declare });
         if declare.no_wait {

@@ -192,8 +192,9 @@ impl Engine {
                 Pending::Client(request, ..) | Pending::Own(request, ..) => meant == 0 || *request == meant,
                 _ => false,
             };
-            let settles =
-                matches!(meant, basic::ACK | basic::NACK | basic::REJECT) && state.unacked.next() > 1;
+            let settles = matches!(meant, basic::ACK | basic::NACK | basic::REJECT)
+                && state.unacked.next() > 1
+                && self.is_named(up, close.reply_text);
             matches!(meant, 0 | basic::PUBLISH) && publishes || settles || state.pending.iter().any(asks)
         };
         let concerned = owned.iter().filter(|(_, up)| concerns(*up));

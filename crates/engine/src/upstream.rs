@@ -9,7 +9,7 @@ use crate::config::{BackendId, FarmId};
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::numbers::UpNumbers;
 use crate::outbox::Outbox;
-use crate::risks::Risk;
+use crate::risks::{Kind, Risk};
 use crate::session::Tune;
 use crate::sources::Sources;
 use crate::tags::TagSet;
@@ -123,7 +123,7 @@ pub(crate) enum Note {
     Declare {
         exclusive: bool,
         lasting: Option<bool>,
-        classic: Option<bool>,
+        kind: Option<Kind>,
     },
     /// Its success shows that it is safe.
     Risky {

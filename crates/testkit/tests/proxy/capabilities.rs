@@ -56,9 +56,7 @@ impl Drop for Alarm<'_> {
 fn connection_blocked_is_for_those_who_announced_it_at_their_own_first_publish() {
     let rabbit = rabbit::exclusive();
     let warren = Warren::start(&rabbit);
-    for (through, address) in
-        [(Through::Nothing, rabbit.address()), (Through::Warren, warren.address())]
-    {
+    for (through, address) in [(Through::Nothing, rabbit.address()), (Through::Warren, warren.address())] {
         println!("{through:?}");
         let publisher = |names: &[&str]| {
             let handshake = Handshake { properties: capabilities(names), ..Handshake::default() };

@@ -75,7 +75,10 @@ const OFFENCES: [Offence; 10] = [
             consume(peer, queue, false, &offset(AMQPValue::LongString("first".into())));
             peer.expect(1, basic::CONSUME_OK);
             let tag = peer.delivery(1).tag();
-            peer.send(1, &Method::BasicNack(basic::Nack { delivery_tag: tag, multiple: false, requeue: true }));
+            peer.send(
+                1,
+                &Method::BasicNack(basic::Nack { delivery_tag: tag, multiple: false, requeue: true }),
+            );
         },
     },
     Offence {
@@ -102,7 +105,8 @@ const OFFENCES: [Offence; 10] = [
 fn consume(peer: &mut Peer, queue: &str, no_ack: bool, arguments: &FieldTable) {
     let arguments = encode_table(arguments);
     let arguments = Table::from_encoded(&arguments).expect("encoded a moment ago");
-    let consume = basic::Consume { queue: queue.as_bytes(), consumer_tag: b"t", no_ack, arguments, ..CONSUME };
+    let consume =
+        basic::Consume { queue: queue.as_bytes(), consumer_tag: b"t", no_ack, arguments, ..CONSUME };
     peer.send(1, &Method::BasicConsume(consume));
 }
 
@@ -201,34 +205,53 @@ fn only_the_offender_feels_an_offence() {
     });
 }
 
-/// The default offset needs no argument, so that nothing shows beforehand that it is a stream.
+/// Consuming from a stream from its default offset, which needs no argument: nothing shows beforehand that it is one.
+const NACK: Offence = Offence {
+    name: "nack of what a stream has delivered from its default offset",
+    kind: "stream",
+    commit: |peer, queue| {
+        peer.qos(1, 10);
+        consume(peer, queue, false, &FieldTable::default());
+        peer.expect(1, basic::CONSUME_OK);
+        peer.open_channel(2);
+        peer.publish(2, queue, b"hello");
+        let tag = peer.delivery(1).tag();
+        peer.send(1, &Method::BasicNack(basic::Nack { delivery_tag: tag, multiple: false, requeue: true }));
+    },
+};
+
+/// Where the stream was declared past Warren, the connection that it is consumed on is one that is shared: the neighbours
+/// on it go on, on another.
 #[test]
-fn a_nack_of_what_a_stream_delivered_from_its_default_offset_is_the_offenders_alone() {
+fn a_nack_of_what_an_unknown_stream_delivered_is_the_offenders_alone() {
+    through_warren(|way| {
+        let mut neighbours = Neighbours::new(way);
+        let mut owner = way.observer();
+        let queue = declare(&mut owner, "stream");
+        let direct = offend(way.observer(), &queue, &NACK);
+        assert_eq!(direct.code, 540, "{direct:?}");
+        for _ in 0..3 {
+            assert_eq!(offend(way.connect_channel(), &queue, &NACK), direct);
+            neighbours.work();
+        }
+        neighbours.peers.into_iter().for_each(Peer::close);
+    });
+}
+
+/// Where it was declared through Warren, no neighbour's connection is closed.
+#[test]
+fn a_nack_of_what_a_known_stream_delivered_closes_no_neighbours_connection() {
     through_warren(|way| {
         let mut neighbours = Neighbours::new(way);
         let pids = way.rabbit.connection_pids(&way.vhost);
-        let mut owner = way.observer();
-        owner.confirm_select(1);
-        let queue = declare(&mut owner, "stream");
-        let nack = Offence {
-            name: "nack of what a stream has delivered from its default offset",
-            kind: "stream",
-            commit: |peer, queue| {
-                peer.qos(1, 10);
-                consume(peer, queue, false, &FieldTable::default());
-                peer.expect(1, basic::CONSUME_OK);
-                peer.open_channel(2);
-                peer.publish(2, queue, b"hello");
-                let tag = peer.delivery(1).tag();
-                let nack = basic::Nack { delivery_tag: tag, multiple: false, requeue: true };
-                peer.send(1, &Method::BasicNack(nack));
-            },
-        };
-        let direct = offend(way.observer(), &queue, &nack);
-        assert_eq!(offend(way.connect_channel(), &queue, &nack), direct);
-        neighbours.work();
-        let now = way.rabbit.connection_pids(&way.vhost);
-        assert!(pids.iter().all(|p| now.contains(p)), "{pids:?}, now {now:?}");
+        let queue = declare(&mut way.connect_channel(), "stream");
+        let direct = offend(way.observer(), &queue, &NACK);
+        for _ in 0..3 {
+            assert_eq!(offend(way.connect_channel(), &queue, &NACK), direct);
+            neighbours.work();
+            let now = way.rabbit.connection_pids(&way.vhost);
+            assert!(pids.iter().all(|p| now.contains(p)), "{pids:?}, now {now:?}");
+        }
         neighbours.peers.into_iter().for_each(Peer::close);
     });
 }
@@ -263,7 +286,8 @@ fn ordinary_queues_are_used_as_ever() {
         let mut second = way.connect_channel();
         assert!(second.get(1, &queue, true).is_none());
         second.consume(1, &queue, "t", true);
-        let delete = queue::Delete { queue: queue.as_bytes(), if_unused: false, if_empty: false, no_wait: false };
+        let delete =
+            queue::Delete { queue: queue.as_bytes(), if_unused: false, if_empty: false, no_wait: false };
         assert_eq!(quarantined(), before, "now it is");
         peer.call(1, &Method::QueueDelete(delete), queue::DELETE_OK);
         peer.close();
