@@ -101,8 +101,8 @@ impl Engine {
         Ok(Flow::Done)
     }
 
-    /// What a consumer needs: a stream's offset may be malformed, its deliveries may not be rejected, and what else is
-    /// risky depends on the queue.
+    /// What a consumer needs: a stream's offset may be malformed, its deliveries may not be rejected, and it cannot go on
+    /// where it was when others cost it its connection. What else is risky depends on the queue.
     fn need_for_consumer(&self, id: ChannelId, consume: &basic::Consume<'_>, queue: &[u8]) -> Need {
         let need = if self.channels[id].global_prefetch.is_some() {
             self.need_for_risk(id, queue, Risk::GlobalQos)
@@ -113,8 +113,8 @@ impl Engine {
         };
         let stream = consume.arguments.get(b"x-stream-offset").is_some() || self.is_stream(id, queue);
         match need {
+            _ if stream => Need::Lane,
             Need::Lane => Need::Lane,
-            _ if stream => Need::Quarantine,
             Need::Quarantine => Need::Quarantine,
             _ => Need::Consume,
         }

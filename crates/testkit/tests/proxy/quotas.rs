@@ -28,10 +28,7 @@ fn the_broker_closes_the_connection_of_who_exceeds_the_limit() {
     let closed = (1..100).find_map(|channel| {
         peer.send(channel, &Method::ChannelOpen);
         // The node counts with some delay.
-        match peer.try_next(channel, Duration::from_secs(10)) {
-            Ok(_) => None,
-            Err(end) => Some(end),
-        }
+        peer.try_next(channel, Duration::from_secs(10)).err()
     });
     println!("{closed:?}");
     let closed = format!("{closed:?}");
