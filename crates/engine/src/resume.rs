@@ -220,7 +220,6 @@ impl Engine {
         let mut lost = Vec::new();
         for up in self.upstreams[id].numbers.all() {
             let owner = self.up_channels.get(up).and_then(|s| s.owner);
-            self.release_withheld(owner, up);
             let Some(state) = self.up_channels.remove(up) else { continue };
             if let Some(owner) = owner.filter(|o| self.channels.contains_key(*o)) {
                 lost.push((owner, self.forget_binding(owner, up, state)));
@@ -234,7 +233,7 @@ impl Engine {
         let current = channel.current == Some(up);
         channel.older.retain(|o| *o != up);
         channel.current = channel.current.filter(|c| *c != up);
-        channel.silent.retain(|s| *s != up);
+        channel.turns.forget_unfinished(up);
         Lost { up, state, current }
     }
 
@@ -361,7 +360,7 @@ impl Engine {
 
     /// Gives a channel that has lost a binding another one, if it needs one now.
     fn rebind(&mut self, id: ChannelId) {
-        self.flush_afterwards(id);
+        self.let_others_speak(id);
         let Some(channel) = self.channels.get_mut(id).filter(|c| c.standing == Standing::Open) else {
             return;
         };
