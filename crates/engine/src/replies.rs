@@ -4,7 +4,7 @@ use warren_wire::frame::{HEADER_LEN, put_u64, set_channel};
 use warren_wire::method::{Method, basic, channel};
 
 use crate::api::Link;
-use crate::channel::{Consumer, ConsumerState, Standing};
+use crate::channel::{Channel, Consumer, ConsumerState, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::handshake::split;
@@ -371,7 +371,8 @@ impl Engine {
         self.tell_upstream(upstream, number, Method::ChannelCloseOk);
         // Its answers come before its close.
         self.last_answers(up, close);
-        if let Some(id) = owner.filter(|_| !closing)
+        let crossed = |c: &Channel| closing && c.standing == Standing::Open;
+        if let Some(id) = owner.filter(|o| !self.channels.get(*o).is_some_and(crossed))
             && self.replay_refused(id, up, close)
         {
             return;
