@@ -186,7 +186,7 @@ impl Client {
             FRAME_METHOD => {
                 let method = Method::parse(payload).map_err(|e| format!("{e:?}"))?;
                 channel.method(method, me, ctx)?;
-                self.leave_if_spared(|c| c.spared && !c.murky, ctx);
+                self.leave_if_spared(|c| c.spared, ctx);
                 Ok(())
             }
             FRAME_HEADER | FRAME_BODY => channel.content(frame.kind, payload, me, ctx),

@@ -275,10 +275,9 @@ impl Warren {
         let Some(mut session) = self.sessions[place].take() else { return Ok(()) };
         let (engine, link) = (&mut self.engines[session.worker], Link::Session(session.id));
         let client = &mut outside.clients[place];
-        let told = client.vanishing && session.ending == Ending::Flushed;
         let now = outside.ctx.now;
         let mut rest = || link::write(engine, link, usize::MAX, &mut session.flush, now);
-        let unread = if told { rest() } else { Vec::new() };
+        let unread = if client.vanishing { rest() } else { Vec::new() };
         let failed = outside.ctx.rng.chance(1, 2);
         let why = if failed { Gone::Failed("reset by peer".to_owned()) } else { Gone::Closed };
         let why = if session.ending == Ending::Never { why } else { Gone::Closed };
