@@ -259,7 +259,6 @@ impl Engine {
             applied_prefetch: None,
             applied_global: None,
             discarding: false,
-            withheld: Vec::new(),
             deadline: None,
         });
         let number = self.upstreams[upstream].numbers.take(up);
@@ -341,10 +340,9 @@ impl Engine {
         let Some(state) = self.up_channels.get_mut(up) else {
             return;
         };
-        let owner = state.owner;
-        self.release_withheld(owner, up);
-        let Some(state) = self.up_channels.get_mut(up) else { return };
-        state.owner = None;
+        if let Some(channel) = state.owner.take().and_then(|o| self.channels.get_mut(o)) {
+            channel.turns.forget_unfinished(up);
+        }
         if state.closing {
             return;
         }

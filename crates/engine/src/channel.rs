@@ -7,6 +7,7 @@ use crate::outbox::Outbox;
 use crate::ranges::Ranges;
 use crate::segments::Segments;
 use crate::time::Time;
+use crate::turns::Turns;
 use crate::upstream::{Pending, Purpose};
 
 /// Whether a channel is there for its client.
@@ -190,10 +191,8 @@ pub(crate) struct Channel {
     pub(crate) naming: u32,
     /// The binding that is in the middle of a content towards the client.
     pub(crate) speaking: Option<UpChannelId>,
-    /// Bindings that wait for the speaking one.
-    pub(crate) silent: VecDeque<UpChannelId>,
-    /// Frames of Warren's own that wait for the speaking one.
-    pub(crate) afterwards: Vec<u8>,
+    /// What waits for the end of its content, in the order in which it came.
+    pub(crate) turns: Turns,
     /// What a lost binding still owed, in order: sent again on the next one.
     pub(crate) again: VecDeque<Pending>,
     /// Deliveries that a lost binding had made and that were not settled, under the client's numbers: they come again,
@@ -240,8 +239,7 @@ impl Channel {
             awaiting_on: UpChannelId::default(),
             naming: 0,
             speaking: None,
-            silent: VecDeque::new(),
-            afterwards: Vec::new(),
+            turns: Turns::default(),
             again: VecDeque::new(),
             lost: Ranges::default(),
             tx: None,
@@ -295,6 +293,11 @@ impl Channel {
             && self.naming == 0
             && self.speaking.is_none()
             && !self.consumers.iter().any(between)
+    }
+
+    /// Whether nothing may be written to the client now but the content that is under way.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.speaking.is_some() || !self.turns.is_empty()
     }
 
     /// Whether anything of it lives on this binding besides numbers.

@@ -352,6 +352,7 @@ impl Engine {
             channel.fault.get_or_insert(Box::new(fault));
             return;
         }
+        self.let_others_speak(id);
         self.metrics.channel_errors += 1;
         if self.sessions.get(session).is_some_and(|s| s.phase == Phase::Running) {
             let text = reply::cut_bytes(text);

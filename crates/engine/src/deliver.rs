@@ -7,7 +7,7 @@ use warren_wire::method::basic;
 use crate::api::Link;
 use crate::channel::Standing;
 use crate::engine::Engine;
-use crate::ids::{ChannelId, UpChannelId};
+use crate::ids::{ChannelId, SessionId, UpChannelId};
 use crate::sources::GOT;
 use crate::upstream::Incoming;
 
@@ -94,8 +94,11 @@ impl Engine {
     /// The method of a content: from here to its end the client's channel hears this binding alone.
     fn content_begins(&mut self, id: ChannelId, up: UpChannelId, frame: &[u8]) {
         self.relay(id, up, frame);
-        if let Some(channel) = self.channels.get_mut(id) {
-            channel.speaking.get_or_insert(up);
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        if channel.is_held_up() {
+            channel.turns.begin_content();
+        } else {
+            channel.speaking = Some(up);
         }
     }
 
@@ -108,8 +111,8 @@ impl Engine {
         payload: &[u8],
         max: u32,
     ) {
-        let channel = &self.channels[id];
-        let number = channel.number;
+        let channel = &mut self.channels[id];
+        let (number, session) = (channel.number, channel.session);
         let write = |out: &mut Vec<u8>| {
             if kind == FRAME_BODY {
                 payload.chunks(max as usize).for_each(|part| write_body(number, part, out));
@@ -118,13 +121,12 @@ impl Engine {
             }
         };
         if channel.speaking == Some(up) {
-            let session = channel.session;
             let source = Link::Upstream(self.up_channels[up].upstream);
             self.send_client_from(session, Some(source), write);
         } else {
-            let session = channel.session;
-            write(&mut self.up_channels[up].withheld);
-            self.bound_withheld(session, up);
+            channel.turns.go_on(up, write);
+            let octets = channel.turns.octets();
+            self.bound_waiting(session, octets);
         }
     }
 
@@ -134,28 +136,10 @@ impl Engine {
             return;
         };
         if channel.speaking != Some(up) {
-            return;
+            return channel.turns.end_content(up);
         }
         channel.speaking = None;
-        let session = channel.session;
-
-        while let Some(channel) = self.channels.get_mut(id) {
-            let Some(next) = channel.silent.pop_front() else {
-                break;
-            };
-            let Some(state) = self.up_channels.get_mut(next) else {
-                continue;
-            };
-            let withheld = std::mem::take(&mut state.withheld);
-            let unfinished = state.incoming != Incoming::None && !state.discarding;
-            self.send_client(session, |out| out.extend_from_slice(&withheld));
-            if unfinished {
-                self.channels[id].speaking = Some(next);
-                break;
-            }
-            self.retire_if_done(id, next);
-        }
-        self.flush_afterwards(id);
+        self.let_others_speak(id);
         self.retire_if_done(id, up);
         self.closing_progress(id, up);
         let Some(channel) = self.channels.get_mut(id) else {
@@ -168,6 +152,29 @@ impl Engine {
             self.channel_error(id, fault.code, &fault.text, fault.at);
         } else {
             self.resume_answered(id);
+        }
+    }
+
+    /// What waited for the end of a content is sent, up to the next one that is not complete.
+    pub(crate) fn let_others_speak(&mut self, id: ChannelId) {
+        let mut heard = Vec::new();
+        while let Some(channel) = self.channels.get_mut(id).filter(|c| c.speaking.is_none())
+            && let Some(next) = channel.turns.next()
+        {
+            channel.speaking = next.from.filter(|_| next.unfinished);
+            let session = channel.session;
+            self.send_client(session, |out| out.extend_from_slice(&next.frames));
+            heard.extend(next.from.filter(|_| !next.unfinished));
+        }
+        for up in heard {
+            self.retire_if_done(id, up);
+        }
+    }
+
+    /// What waits counts as the session's memory: looked at when the step is over.
+    pub(crate) fn bound_waiting(&mut self, session: SessionId, octets: usize) {
+        if octets > self.config.limits.session_outbox && !self.slow.contains(&session) {
+            self.slow.push(session);
         }
     }
 }

@@ -144,8 +144,8 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
-        if channel.speaking.is_some() {
-            write(&mut channel.afterwards);
+        if channel.is_held_up() {
+            channel.turns.push(None, write);
         } else {
             let session = channel.session;
             self.send_client(session, write);

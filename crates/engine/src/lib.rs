@@ -52,6 +52,7 @@ pub mod tags;
 mod tenant;
 pub mod time;
 mod timers;
+mod turns;
 mod upstream;
 pub mod wheel;
 

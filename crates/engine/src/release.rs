@@ -7,6 +7,7 @@ use crate::config::CloseMode;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, SessionId, UpChannelId};
 use crate::session::Phase;
+use crate::turns::Turns;
 use crate::upstream::{Incoming, Purpose};
 
 impl Engine {
@@ -122,7 +123,7 @@ impl Engine {
         if channel.standing != Standing::Closing || !channel.older.is_empty() {
             return;
         }
-        self.flush_afterwards(id);
+        self.let_others_speak(id);
         let Some(channel) = self.channels.get(id) else { return };
         let session = channel.session;
         if self.sessions.get(session).is_some_and(|s| s.phase == Phase::Running) {
@@ -140,7 +141,7 @@ impl Engine {
         channel.older = Vec::new();
         channel.current = None;
         channel.speaking = None;
-        channel.silent.clear();
+        channel.turns = Turns::default();
         for up in bindings {
             self.leave(up);
         }

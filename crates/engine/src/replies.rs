@@ -4,11 +4,11 @@ use warren_wire::frame::{HEADER_LEN, put_u64, set_channel};
 use warren_wire::method::{Method, basic, channel};
 
 use crate::api::Link;
-use crate::channel::{Consumer, ConsumerState, Standing};
+use crate::channel::{Channel, Consumer, ConsumerState, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::handshake::split;
-use crate::ids::{ChannelId, SessionId, UpChannelId};
+use crate::ids::{ChannelId, UpChannelId};
 use crate::risks::{Kind, Risk};
 use crate::session::Exclusive;
 use crate::upstream::{Incoming, Note, Pending};
@@ -166,25 +166,13 @@ impl Engine {
             out.extend_from_slice(frame);
             set_channel(out, at, number);
         };
-        if channel.speaking.is_some() {
-            if !channel.silent.contains(&up) {
-                channel.silent.push_back(up);
-            }
-            if let Some(state) = self.up_channels.get_mut(up) {
-                write(&mut state.withheld);
-            }
-            self.bound_withheld(session, up);
+        if channel.is_held_up() {
+            channel.turns.push(Some(up), write);
+            let octets = channel.turns.octets();
+            self.bound_waiting(session, octets);
         } else {
             let source = self.up_channels.get(up).map(|s| Link::Upstream(s.upstream));
             self.send_client_from(session, source, write);
-        }
-    }
-
-    /// What is withheld counts as the session's memory: looked at when the step is over.
-    pub(crate) fn bound_withheld(&mut self, session: SessionId, up: UpChannelId) {
-        let withheld = self.up_channels.get(up).map_or(0, |s| s.withheld.len());
-        if withheld > self.config.limits.session_outbox && !self.slow.contains(&session) {
-            self.slow.push(session);
         }
     }
 
@@ -383,8 +371,8 @@ impl Engine {
         self.tell_upstream(upstream, number, Method::ChannelCloseOk);
         // Its answers come before its close.
         self.last_answers(up, close);
-        self.release_withheld(owner, up);
-        if let Some(id) = owner.filter(|_| !closing)
+        let crossed = |c: &Channel| closing && c.standing == Standing::Open;
+        if let Some(id) = owner.filter(|o| !self.channels.get(*o).is_some_and(crossed))
             && self.replay_refused(id, up, close)
         {
             return;
@@ -398,6 +386,7 @@ impl Engine {
                 channel.older.retain(|o| *o != up);
                 channel.current = channel.current.filter(|c| *c != up);
                 channel.speaking = channel.speaking.filter(|s| *s != up);
+                channel.turns.forget_unfinished(up);
                 channel.consumers.retain(|c| c.up != up);
             }
             if let Some(state) = self.up_channels.get_mut(up) {
@@ -417,31 +406,8 @@ impl Engine {
             self.abort_upstream(upstream, dial::BROKER, "it closed a channel that was not being closed");
             return;
         }
-        self.release_withheld(owner, up);
         self.free_channel(up);
         self.binding_closed(owner, up);
-    }
-
-    /// What a binding has to say and could not while another was speaking is not lost with the binding.
-    pub(crate) fn release_withheld(&mut self, owner: Option<ChannelId>, up: UpChannelId) {
-        let Some(state) = self.up_channels.get_mut(up) else { return };
-        let withheld = std::mem::take(&mut state.withheld);
-        if let Some(channel) = owner.and_then(|o| self.channels.get_mut(o)) {
-            channel.silent.retain(|s| *s != up);
-            channel.afterwards.extend_from_slice(&withheld);
-        }
-    }
-
-    /// What waited for the end of a content is sent.
-    pub(crate) fn flush_afterwards(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.get_mut(id)
-            && channel.speaking.is_none()
-            && !channel.afterwards.is_empty()
-        {
-            let afterwards = std::mem::take(&mut channel.afterwards);
-            let session = channel.session;
-            self.send_client(session, |out| out.extend_from_slice(&afterwards));
-        }
     }
 
     /// A closing channel has one binding less.
@@ -451,6 +417,7 @@ impl Engine {
         {
             channel.older.retain(|o| *o != up);
             channel.consumers.retain(|c| c.up != up);
+            channel.turns.forget_unfinished(up);
             self.finish_close(id);
         }
     }

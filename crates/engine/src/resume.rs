@@ -223,7 +223,6 @@ impl Engine {
         let mut lost = Vec::new();
         for up in self.upstreams[id].numbers.all() {
             let owner = self.up_channels.get(up).and_then(|s| s.owner);
-            self.release_withheld(owner, up);
             let Some(state) = self.up_channels.remove(up) else { continue };
             if let Some(owner) = owner.filter(|o| self.channels.contains_key(*o)) {
                 lost.push((owner, self.forget_binding(owner, up, state)));
@@ -237,7 +236,7 @@ impl Engine {
         let current = channel.current == Some(up);
         channel.older.retain(|o| *o != up);
         channel.current = channel.current.filter(|c| *c != up);
-        channel.silent.retain(|s| *s != up);
+        channel.turns.forget_unfinished(up);
         Lost { up, state, current }
     }
 
@@ -246,7 +245,7 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(id) else { return };
         channel.speaking = channel.speaking.filter(|s| *s != lost.up);
         if channel.standing != Standing::Open {
-            self.nack(id, &lost, 0);
+            self.nack_lost(id, &lost, 0);
             // Its client is closing it: nothing is left to prove there.
             return self.binding_closed(Some(id), lost.up);
         }
@@ -257,7 +256,7 @@ impl Engine {
         };
         let kept = lost.current && channel.mode == Mode::Confirm && !lost.state.pending.iter().any(unbinds);
         let unsent = if kept { count } else { 0 };
-        self.nack(id, &lost, unsent);
+        self.nack_lost(id, &lost, unsent);
         self.keep_lost(id, &lost);
         if lost.current {
             self.hold_begun(id, if unsent > 0 { bytes } else { Vec::new() }, unsent);
@@ -269,10 +268,14 @@ impl Engine {
     }
 
     /// basic.nack for publishes whose fate nobody knows; the last `unsent` of them have not been begun.
-    fn nack(&mut self, id: ChannelId, lost: &Lost, unsent: u64) {
+    fn nack_lost(&mut self, id: ChannelId, lost: &Lost, unsent: u64) {
         let begun = lost.state.unconfirmed.next() - unsent;
-        for tag in lost.state.unconfirmed.iter().take_while(|t| *t < begun) {
-            let Some(tag) = self.channels[id].publishes.to_client(lost.up, tag) else { continue };
+        self.nack(id, lost.up, lost.state.unconfirmed.iter().take_while(|t| *t < begun));
+    }
+
+    fn nack(&mut self, id: ChannelId, up: UpChannelId, tags: impl IntoIterator<Item = u64>) {
+        for tag in tags {
+            let Some(tag) = self.channels[id].publishes.to_client(up, tag) else { continue };
             self.metrics.lost_publishes += 1;
             let nack = basic::Nack { delivery_tag: tag, multiple: false, requeue: false };
             self.tell_channel(id, Method::BasicNack(nack));
@@ -370,7 +373,7 @@ impl Engine {
 
     /// Gives a channel that has lost a binding another one, if it needs one now.
     fn rebind(&mut self, id: ChannelId) {
-        self.flush_afterwards(id);
+        self.let_others_speak(id);
         let Some(channel) = self.channels.get_mut(id).filter(|c| c.standing == Standing::Open) else {
             return;
         };
@@ -455,18 +458,20 @@ impl Engine {
             return false;
         };
         let channel = &self.channels[id];
+        if channel.standing == Standing::Closing {
+            self.refused_while_closing(id, up, close);
+            return true;
+        }
         let session = channel.session;
         let consumer = &channel.consumers[at];
         let again = consumer.exclusive && close.reply_code == 403 && self.now < consumer.patience;
         let tells = self.sessions.get(session).is_some_and(|s| s.capabilities.consumer_cancel_notify);
         if self.is_doomed(id, up) || !again && !tells {
-            let text = String::from_utf8_lossy(close.reply_text).into_owned();
-            let text = reply::text(320, &format!("a consumer could not be begun again: {text}"));
             // The broker has closed the channel: closing it again would cost others their connection.
             if let Some(state) = self.free_channel(up) {
                 self.forget_binding(id, up, state);
             }
-            self.close_session(session, 320, &text, (0, 0), UPSTREAM);
+            self.cannot_begin_again(session, close);
             return true;
         }
         if !again {
@@ -494,11 +499,41 @@ impl Engine {
         true
     }
 
+    fn cannot_begin_again(&mut self, session: SessionId, close: &channel::Close<'_>) {
+        let text = String::from_utf8_lossy(close.reply_text);
+        let text = reply::text(320, &format!("a consumer could not be begun again: {text}"));
+        self.close_session(session, 320, &text, (0, 0), UPSTREAM);
+    }
+
+    /// To a client that is closing its channel the consumer is of no interest any more, and it gets its close-ok, but
+    /// what it published behind the consumer was ignored.
+    fn refused_while_closing(&mut self, id: ChannelId, up: UpChannelId, close: &channel::Close<'_>) {
+        let session = self.channels[id].session;
+        let doomed = self.is_doomed(id, up);
+        if self.up_channels[up].closing {
+            // Warren's own close has crossed the broker's, and is still to be answered.
+            let unconfirmed = &mut self.up_channels[up].unconfirmed;
+            let tags: Vec<u64> = unconfirmed.iter().collect();
+            unconfirmed.clear();
+            if !doomed {
+                self.nack(id, up, tags);
+            }
+        } else if let Some(state) = self.free_channel(up) {
+            let lost = self.forget_binding(id, up, state);
+            if !doomed {
+                self.resume(id, lost, (Vec::new(), 0));
+            }
+        }
+        if doomed {
+            self.cannot_begin_again(session, close);
+        }
+    }
+
     /// The consumer that Warren began again and that a text refuses: the queue's name stands in it (consume-ok of an
     /// earlier consumer may still be on its way, so that the order does not tell). `None` when it may be one that its
     /// client has asked for.
     fn refused_consumer(&self, id: ChannelId, up: UpChannelId, text: &[u8]) -> Option<usize> {
-        let channel = self.channels.get(id).filter(|c| c.standing == Standing::Open)?;
+        let channel = self.channels.get(id).filter(|c| c.standing != Standing::Refused)?;
         let text = String::from_utf8_lossy(text);
         let begun = self.up_channels[up].pending.iter().filter_map(|p| match p {
             Pending::Own(_, Note::Consume { tag }, _) | Pending::Client(_, Note::Consume { tag }, _) => {
@@ -539,7 +574,9 @@ impl Engine {
             let Some(state) = self.up_channels.get_mut(*up) else { return false };
             let goes_on = state.owner.is_some() && state.risky && std::mem::take(&mut state.busy);
             state.watched = goes_on;
-            let pauses = !goes_on && state.owner.is_some() && state.risky && !state.closing;
+            // Not in a transaction: RabbitMQ closes the connection for what comes before commit-ok.
+            let provable = state.owner.is_some() && state.risky && !state.closing && state.mode != Mode::Tx;
+            let pauses = !goes_on && provable;
             if pauses && !state.barrier_is_out() {
                 self.send_barrier(*up);
             }

@@ -142,7 +142,7 @@ impl Engine {
             && !channel.consumes_on(up)
             && !state.pending.iter().any(|p| matches!(p, Pending::Client(..) | Pending::Local(_)))
             && channel.speaking != Some(up)
-            && !channel.silent.contains(&up);
+            && !channel.turns.has(up);
         if done && channel.older.contains(&up) {
             channel.older.retain(|o| *o != up);
             let older = channel.older.clone();
@@ -315,8 +315,7 @@ impl Engine {
     /// Octets for a channel that wait until another binding has finished its content.
     fn withheld(&self, id: ChannelId) -> usize {
         let Some(channel) = self.channels.get(id) else { return 0 };
-        let of = |up: &UpChannelId| self.up_channels.get(*up).map_or(0, |s| s.withheld.len());
-        channel.silent.iter().map(of).sum::<usize>() + channel.afterwards.len()
+        channel.turns.octets()
     }
 
     /// A session that does not read: what it consumes on shared connections moves to an own lane, where TCP holds

@@ -263,8 +263,6 @@ pub(crate) struct UpChannel {
     pub(crate) applied_global: Option<u16>,
     /// The content that is under way interests nobody.
     pub(crate) discarding: bool,
-    /// Frames for the client that wait until another binding has finished its content.
-    pub(crate) withheld: Vec<u8>,
     /// When a channel without owner is given up.
     pub(crate) deadline: Option<Time>,
 }

@@ -201,6 +201,8 @@ pub struct Channel {
     pub committing: bool,
     /// Recover was sent and not answered: nothing may be settled.
     pub recovering: bool,
+    /// Recovers that the broker had carried out for anybody before that.
+    pub recovers_before: u64,
     /// Replies that a responder owes: the address and where it leads.
     pub owed: VecDeque<(Vec<u8>, QueueIx)>,
     /// Where replies to this channel's requests come to.
@@ -209,6 +211,10 @@ pub struct Channel {
     pub settled_tag: Option<u64>,
     /// A loss has taken what the channel still speaks of: errors for want of it are no surprise.
     pub murky: bool,
+    /// A publish may have been ignored behind a consumer that was refused.
+    pub ignored: bool,
+    /// Its error was answered with a nack, perhaps.
+    pub spared: bool,
     /// It has published before it turned confirms on.
     pub plain_before: bool,
     /// When it last asked for what cannot be asked for twice, without waiting for an answer.
@@ -249,10 +255,13 @@ impl Channel {
             tx_settles: Vec::new(),
             committing: false,
             recovering: false,
+            recovers_before: 0,
             owed: VecDeque::new(),
             reply_queue: None,
             settled_tag: None,
             murky: false,
+            ignored: false,
+            spared: false,
             plain_before: false,
             risked_at: None,
             acts: 0,

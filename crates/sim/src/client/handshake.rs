@@ -2,7 +2,7 @@
 
 use amq_table::client_properties;
 use warren_wire::Method;
-use warren_wire::frame::PROTOCOL_HEADER;
+use warren_wire::frame::{PROTOCOL_HEADER, next_frame};
 use warren_wire::method::{connection, split_id};
 use warren_wire::table::Table;
 
@@ -148,7 +148,7 @@ impl Client {
         let method = u32::from(close.class_id) << 16 | u32::from(close.method_id);
         if refused && matches!(self.stage, Stage::LoggingIn | Stage::Opening) {
             ctx.cover.hit(if code == 403 { Path::LoginRefused } else { Path::VhostRefused });
-        } else if self.doom == Some((code, method)) || self.waited_in_vain(code, ctx) {
+        } else if self.doom == Some((code, method)) || self.waited_in_vain(&close, ctx) {
             ctx.cover.hit(Path::ConnectionError);
         } else {
             let due = self.doom.map(|(code, method)| (code, split_id(method)));
@@ -164,10 +164,28 @@ impl Client {
         Ok(())
     }
 
-    /// Where caps are low, the channels of a client that only waits for the answer to its error may be what another
-    /// channel of its own waits for.
-    fn waited_in_vain(&self, code: u16, ctx: &Ctx<'_>) -> bool {
-        code == 506 && self.doom.is_some() && ctx.scenario.tight
+    /// Where caps are low, clients wait for each other, and a client's channels for each other: what waits for too long is
+    /// refused.
+    fn waited_in_vain(&self, close: &connection::Close<'_>, ctx: &Ctx<'_>) -> bool {
+        let waits = self.doom.is_some() || self.vanishing || self.waits_for().is_some();
+        let text = String::from_utf8_lossy(close.reply_text);
+        ctx.scenario.tight && close.reply_code == 506 && waits && text.contains("none became free within")
+    }
+
+    /// Whether `unread`, which came and was not read when the client vanished, tells it that it has waited in vain: then
+    /// what it published is given up.
+    pub(super) fn was_refused(&self, unread: &[u8], ctx: &Ctx<'_>) -> bool {
+        let octets = [&self.rx, unread].concat();
+        let mut at = 0;
+        while let Ok(Some(frame)) = next_frame(&octets, at, u32::MAX) {
+            at = frame.end;
+            if frame.channel == 0
+                && let Ok(Method::ConnectionClose(close)) = Method::parse(frame.payload(&octets))
+            {
+                return self.waited_in_vain(&close, ctx);
+            }
+        }
+        false
     }
 
     /// Our close was answered: all that was published before it is at the broker.

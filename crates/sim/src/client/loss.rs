@@ -12,7 +12,7 @@ use super::replies::{Expect, Mail};
 use super::{Client, Ctx};
 use crate::cover::Path;
 use crate::fault::Expected;
-use crate::oracle::loss::TakenBack;
+use crate::oracle::loss::{Cut, TakenBack};
 use crate::oracle::{ChanIx, Check, QueueIx};
 
 /// Milliseconds for which a publisher may be idle before Warren must have proven what it published.
@@ -28,7 +28,7 @@ pub struct Loss {
     /// The broker's connection.
     pub conn: ConnId,
     /// The client's channel to which a content was under way and came in part.
-    pub cut: Option<ChanIx>,
+    pub cut: Option<Cut>,
     /// One session had it for itself.
     pub lane: bool,
     /// Consumers on it.
@@ -72,16 +72,21 @@ impl Client {
                 self.excuse("its replay is refused and it wants no basic.cancel");
             }
         }
-        let nacked = |c: &Channel| c.state != State::Free && c.doomed && c.mode == Mode::Confirm;
-        if self.channels.iter().any(nacked) {
-            // Whether its error was answered with an error or with a nack is not for this client to find out.
-            self.channels.iter_mut().filter(|c| nacked(c)).for_each(|c| c.become_murky(ctx));
+        self.leave_if_spared(|c| c.doomed && c.mode == Mode::Confirm, ctx);
+        if loss.lane && (self.owns_something(ctx) || self.is_giving_up(ctx)) {
+            self.excuse("it has what lives as long as a connection");
+        }
+    }
+
+    /// Whether the error of a channel was answered with an error or with a nack is not for this client to find out: it
+    /// vanishes.
+    pub(super) fn leave_if_spared(&mut self, spared: impl Fn(&Channel) -> bool, ctx: &mut Ctx<'_>) {
+        let spared = |c: &Channel| c.state != State::Free && spared(c);
+        if self.channels.iter().any(spared) {
+            self.channels.iter_mut().filter(|c| spared(c)).for_each(|c| c.become_murky(ctx));
             if !self.vanishing {
                 self.break_off(ctx);
             }
-        }
-        if loss.lane && self.owns_something(ctx) {
-            self.excuse("it has what lives as long as a connection");
         }
     }
 
@@ -103,11 +108,18 @@ impl Client {
             return true;
         }
         let text = String::from_utf8_lossy(close.reply_text);
+        let behind = self.channels.iter().any(|c| c.state != State::Free && c.ignored);
+        if behind && code == 320 && text.contains("could not be begun again") {
+            self.excuse("what it published behind a consumer that is refused is lost");
+        }
         let waited = text.contains("none became free within") || text.contains("answered within");
         if self.excused.is_some() && code == 320 || self.waited && matches!(code, 320 | 506) && waited {
             let why = self.excused.unwrap_or_default();
             ctx.trace.line(format_args!("client {} is closed by a loss: {why}", self.me.session));
             ctx.cover.hit(Path::ClosedByLoss);
+            return true;
+        }
+        if self.behind && code == 506 && text.contains("does not read fast enough") {
             return true;
         }
         if self.suspected.contains(&code) && ctx.oracle.blame(code) {
@@ -117,11 +129,13 @@ impl Client {
         false
     }
 
-    /// It vanishes in troubled times: what it published may have come to the engine and not to the broker.
-    pub(super) fn vanish_in_trouble(&mut self, ctx: &mut Ctx<'_>) {
-        if !(self.faced_loss || self.unlucky) {
-            return;
-        }
+    /// It has read too little: the engine may end it.
+    pub fn is_behind(&mut self) {
+        self.behind = true;
+    }
+
+    /// What it published may have come to the engine and not to the broker.
+    pub(super) fn publishes_are_lost(&mut self, ctx: &mut Ctx<'_>) {
         for channel in self.channels.iter().filter(|c| c.state != State::Free) {
             ctx.oracle.loosen(channel.chan, u64::MAX - 1);
         }
@@ -138,6 +152,16 @@ impl Client {
 
     fn owns_something(&self, ctx: &Ctx<'_>) -> bool {
         ctx.oracle.queues.iter().rev().any(|q| q.owner == Some(self.me.session))
+    }
+
+    /// Whether an exclusive queue goes with a consumer that it has cancelled, as far as it knows.
+    fn is_giving_up(&self, ctx: &Ctx<'_>) -> bool {
+        let of = |c: &Channel, mail: &Mail| match *mail {
+            Mail::CancelOk(place) => ctx.oracle.queues[c.consumers[place].queue].exclusive,
+            _ => false,
+        };
+        let mut live = self.channels.iter().filter(|c| c.state != State::Free);
+        live.any(|c| c.mail.iter().any(|mail| of(c, mail)))
     }
 
     /// The broker was away for longer than a session waits.
@@ -251,7 +275,8 @@ impl Channel {
             () if self.mail.iter().any(|m| matches!(m, Mail::CommitOk(_))) => "a commit may be lost",
             () if self.mode == Mode::Tx && (in_tx || TX_ENDS) => "its transaction is lost",
             () if self.did[1] && self.consumers.iter().any(replies) => "its reply address is lost",
-            () if loss.cut == Some(self.chan) => "a content was cut",
+            () if loss.cut == Some(Cut::Of(self.chan)) => "a content was cut",
+            () if loss.cut == Some(Cut::Got) && self.incoming.is_some() => "a content was cut",
             () if self.murky => "it lost what it speaks of",
             () => return None,
         })
@@ -291,6 +316,8 @@ impl Channel {
     /// Its own queue is gone, and nobody has told it.
     pub fn queue_is_gone(&mut self, ctx: &mut Ctx<'_>) {
         let Some(own) = self.own.take() else { return };
+        // What it publishes until it hears of it may come behind a consumer that is refused.
+        ctx.oracle.loosen(self.chan, u64::MAX);
         ctx.oracle.queues[own.queue].deleted = true;
         if self.last_queue == Some(own.queue) {
             self.last_queue = None;
@@ -299,6 +326,13 @@ impl Channel {
             self.reply_queue = None;
         }
         self.murky = true;
+    }
+
+    /// Whether what it publishes may come behind a consumer that is refused when it begins again: it has lost the queue
+    /// of one and was not told yet.
+    pub(super) fn may_be_ignored(&self, ctx: &Ctx<'_>) -> bool {
+        let lost = |c: &Consumer| c.life != Life::Ended && ctx.oracle.queues[c.queue].deleted;
+        self.murky && self.consumers.iter().any(lost)
     }
 
     fn become_murky(&mut self, ctx: &mut Ctx<'_>) {
@@ -313,7 +347,13 @@ impl Channel {
             _ => false,
         };
         let consumers = &self.consumers;
-        let held = self.held.values_mut().chain(self.tx_settles.iter_mut().map(|(_, held, _)| held));
+        // What was delivered after a recover that is not answered here is on its way still.
+        let here = !self.recovering || back.recover <= self.recovers_before;
+        let held = self
+            .held
+            .values_mut()
+            .filter(|_| here)
+            .chain(self.tx_settles.iter_mut().map(|(_, held, _)| held));
         let fits =
             |held: &&mut Held| held.msg == back.id && held.hold != Hold::Stale && of_tag(consumers, held);
         let Some(held) = held.filter(fits).min_by_key(|held| held.hold != Hold::Fresh) else {
@@ -358,6 +398,8 @@ impl Channel {
             ctx.cover.hit(Path::NackedAtLoss);
             self.returns_due.retain(|&due| due != id);
         }
+        // A nack may be the answer to its error: which it is cannot be told from here.
+        self.spared |= self.doomed;
         Ok(())
     }
 }

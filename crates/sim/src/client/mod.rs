@@ -101,6 +101,8 @@ pub struct Client {
     suspected: Vec<u16>,
     /// The broker was away for too long.
     waited: bool,
+    /// More waits for it than a session may have when memory is short.
+    behind: bool,
     /// Its own connection.close has crossed another.
     crossed: bool,
 }
@@ -134,6 +136,7 @@ impl Client {
             excused: None,
             suspected: Vec::new(),
             waited: false,
+            behind: false,
             crossed: false,
         }
     }
@@ -182,7 +185,9 @@ impl Client {
         match frame.kind {
             FRAME_METHOD => {
                 let method = Method::parse(payload).map_err(|e| format!("{e:?}"))?;
-                channel.method(method, me, ctx)
+                channel.method(method, me, ctx)?;
+                self.leave_if_spared(|c| c.spared, ctx);
+                Ok(())
             }
             FRAME_HEADER | FRAME_BODY => channel.content(frame.kind, payload, me, ctx),
             kind => Err(format!("a frame of type {kind}")),
@@ -204,7 +209,7 @@ impl Client {
                 self.give_up(ctx);
             }
             // The same goes for one that committed an error, and for one that a loss has cost its connection.
-            _ if self.is_unlucky() || self.excused.is_some() || !self.suspected.is_empty() => self.give_up(ctx),
+            _ if self.behind || self.is_unlucky() || self.excused.is_some() || !self.suspected.is_empty() => self.give_up(ctx),
             Stage::Open if self.doom.is_some() && ctx.scenario.stall_every > 0 => {
                 for channel in self.channels.iter_mut().filter(|c| c.state != State::Free) {
                     ctx.oracle.doubt(channel.chan);
@@ -218,11 +223,14 @@ impl Client {
         Ok(())
     }
 
-    /// The client's connection ends where it is: `delivered` octets of what it wrote have arrived.
-    pub fn vanish(&mut self, delivered: u64, ctx: &mut Ctx<'_>) {
+    /// The client's connection ends where it is: `delivered` octets of what it wrote have arrived, and `unread` of what
+    /// came for it was not read.
+    pub fn vanish(&mut self, delivered: u64, unread: &[u8], ctx: &mut Ctx<'_>) {
         ctx.trace.line(format_args!("client {} vanishes after {delivered} octets", self.me.session));
         ctx.cover.hit(Path::Vanished);
-        self.vanish_in_trouble(ctx);
+        if self.faced_loss || self.unlucky || self.was_refused(unread, ctx) {
+            self.publishes_are_lost(ctx);
+        }
         for channel in &mut self.channels {
             if channel.state != State::Free {
                 channel.abandon(delivered, ctx);

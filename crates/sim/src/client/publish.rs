@@ -81,6 +81,11 @@ impl Channel {
                 self.confirm_next += 1;
             }
         }
+        if self.mode != Mode::Tx && self.may_be_ignored(ctx) {
+            let losses = ctx.oracle.losses;
+            ctx.oracle.messages[id].loose.get_or_insert(losses);
+            self.ignored |= self.mode == Mode::Plain;
+        }
         if nowhere && self.mode != Mode::Tx {
             self.returns_due.push_back(id);
         }

@@ -154,6 +154,8 @@ impl Channel {
         let text = String::from_utf8_lossy(m.reply_text);
         let due = self.expect.pop_front();
         if self.murky && matches!(m.reply_code, 403..=405) {
+            // Which of its methods met with the error is not known, and so neither what came before it.
+            ctx.oracle.loosen(self.chan, u64::MAX - 1);
             self.closed_by_error(ctx);
             return Ok(());
         }

@@ -112,12 +112,13 @@ impl Channel {
     }
 
     /// Asks for all that it holds to be delivered again.
-    pub fn recover(&mut self) -> bool {
+    pub fn recover(&mut self, ctx: &Ctx<'_>) -> bool {
         if self.doomed || self.recovering || self.mode == Mode::Tx {
             return false;
         }
         self.request(&Method::BasicRecover(basic::Recover { requeue: true }), Some(Expect::RecoverOk));
         self.recovering = true;
+        self.recovers_before = ctx.oracle.recovers;
         if let Some(own) = &mut self.own {
             own.content = None;
         }

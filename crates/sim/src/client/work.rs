@@ -305,7 +305,7 @@ impl Client {
             Op::Consume => return channel.consume(me, names, ctx),
             Op::Cancel => return channel.cancel(ctx),
             Op::Qos => channel.qos(ctx),
-            Op::Recover => return channel.recover(),
+            Op::Recover => return channel.recover(ctx),
             Op::DeclareStable => channel.declare_stable(me, ctx),
             Op::DeclareOwn => return channel.declare_own(me, names, ctx),
             Op::InspectOwn => return channel.inspect_own(ctx),

@@ -26,6 +26,17 @@ pub struct TakenBack {
     pub id: MsgId,
     /// The consumer that had it; `None` for one that was got.
     pub tag: Option<Vec<u8>>,
+    /// The basic.recover after which it was delivered, counted over all channels; 0 for none.
+    pub recover: u64,
+}
+
+/// A content that was read in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Of this client's channel.
+    Of(ChanIx),
+    /// Of one that has asked for it.
+    Got,
 }
 
 impl Oracle {

@@ -79,6 +79,8 @@ pub struct Oracle {
     pub resumed: u64,
     /// Codes with which the broker has closed connections for cause, and of which nobody was told yet.
     pub causes: Vec<u16>,
+    /// Times that the broker was asked to deliver everything of a channel again.
+    pub recovers: u64,
     /// Messages that were under way or held when a connection was lost, and went through a later one.
     pub moved: u64,
     accepted: u64,

@@ -11,10 +11,10 @@ use warren_broker::ConnId;
 use warren_wire::frame::{self, FRAME_HEARTBEAT, FRAME_METHOD};
 use warren_wire::{Frame, Method};
 
-use super::loss::Taker;
-use super::{ChanIx, Check, Oracle};
+use super::loss::{Cut, Taker};
+use super::{Check, Oracle};
 use crate::trace::{Trace, describe};
-use chan::TapChan;
+use chan::{TapChan, Whose};
 
 /// All connections of the broker.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ struct TapConn {
 struct Written {
     start: u64,
     end: u64,
-    chan: Option<ChanIx>,
+    whose: Whose,
 }
 
 impl Tap {
@@ -93,10 +93,14 @@ impl Tap {
     }
 
     /// The client's channel whose content was read up to its middle and no further, with `unread` octets left.
-    pub fn cut(&self, conn: ConnId, unread: usize) -> Option<ChanIx> {
+    pub fn cut(&self, conn: ConnId, unread: usize, oracle: &Oracle) -> Option<Cut> {
         let c = self.conns.get(&conn)?;
         let read = c.written.saturating_sub(unread as u64);
-        c.contents.iter().find(|content| content.start < read && read < content.end)?.chan
+        match &c.contents.iter().find(|content| content.start < read && read < content.end)?.whose {
+            Whose::Chan(chan) => Some(Cut::Of(*chan)),
+            Whose::Tag(tag) => oracle.tags.get(tag).map(|&(chan, _)| Cut::Of(chan)),
+            Whose::Got => Some(Cut::Got),
+        }
     }
 
     /// The other side has read all but the last `unread` octets.
@@ -167,9 +171,9 @@ impl Tap {
             // The model broker writes a content in one go.
             if frame.kind == FRAME_METHOD {
                 content = Some(frame.start);
-            } else if let (Some(start), Some(chan)) = (content, whose) {
+            } else if let (Some(start), Some(whose)) = (content, whose) {
                 let place = |at: usize| begin + at as u64;
-                c.contents.push_back(Written { start: place(start), end: place(at), chan: Some(chan) });
+                c.contents.push_back(Written { start: place(start), end: place(at), whose });
             }
         }
         if at < output.len() {
@@ -292,7 +296,7 @@ impl TapConn {
         payload: &[u8],
         oracle: &mut Oracle,
         shared: bool,
-    ) -> Check<Option<ChanIx>> {
+    ) -> Check<Option<Whose>> {
         let method = (frame.kind == FRAME_METHOD).then(|| Method::parse(payload).ok()).flatten();
         if let Some(Method::ConnectionClose(close)) = method {
             self.end_all(oracle);

@@ -8,8 +8,9 @@ use warren_wire::method::{connection, queue};
 use warren_wire::{Method, Table};
 
 use crate::client::topology::declare;
+use crate::oracle::loss::Cut;
 use crate::oracle::tap::Tap;
-use crate::oracle::{ChanIx, Check, Kind, Oracle};
+use crate::oracle::{Check, Kind, Oracle};
 use crate::scenario::{Between, DIRECT, FAN, Scenario};
 use crate::trace::Trace;
 
@@ -162,8 +163,8 @@ impl BrokerSide {
     }
 
     /// The client's channel of which a content was read in part.
-    pub fn cut_content(&self, conn: ConnId) -> Option<ChanIx> {
-        self.tap.cut(conn, self.available(conn))
+    pub fn cut_content(&self, conn: ConnId, oracle: &Oracle) -> Option<Cut> {
+        self.tap.cut(conn, self.available(conn), oracle)
     }
 
     /// What the broker has written.

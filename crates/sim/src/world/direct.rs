@@ -84,7 +84,7 @@ impl Direct {
         let client = &mut outside.clients[place];
         outside.broker.end(link.conn, outside.ctx.oracle);
         if client.vanishing {
-            client.vanish(link.delivered, &mut outside.ctx);
+            client.vanish(link.delivered, b"", &mut outside.ctx);
             return Ok(());
         }
         client.eof(&mut outside.ctx)

@@ -28,6 +28,11 @@ use link::{Ending, Session, Upstream};
 /// largest, from each of as many clients as there are at most.
 const LARGEST_PUBLISHES: usize = 12 * 300_000;
 
+/// What a session may have at least when memory is short, and what is little: with more than that all have what the
+/// limits say.
+const LEAST_SESSION: usize = 4 << 20;
+const LITTLE_MEMORY: usize = 64 << 20;
+
 /// Engines and their sockets.
 pub struct Warren {
     engines: Vec<Engine>,
@@ -258,21 +263,27 @@ impl Warren {
         let link = Link::Session(session.id);
         let engine = &mut self.engines[worker];
         let bytes = link::write(engine, link, outside.piece, &mut session.flush, outside.ctx.now);
+        if session.behind {
+            outside.clients[place].is_behind();
+        }
         outside.clients[place].receive(&bytes, &mut outside.ctx)?;
         self.obey(worker, outside)
     }
 
     /// The client's socket ends: the client wanted it, broke, or is told to go.
     fn end_client(&mut self, place: Place, outside: &mut Outside<'_>) -> Check {
-        let Some(session) = self.sessions[place].take() else { return Ok(()) };
-        let engine = &mut self.engines[session.worker];
+        let Some(mut session) = self.sessions[place].take() else { return Ok(()) };
+        let (engine, link) = (&mut self.engines[session.worker], Link::Session(session.id));
         let client = &mut outside.clients[place];
+        let now = outside.ctx.now;
+        let mut rest = || link::write(engine, link, usize::MAX, &mut session.flush, now);
+        let unread = if client.vanishing { rest() } else { Vec::new() };
         let failed = outside.ctx.rng.chance(1, 2);
         let why = if failed { Gone::Failed("reset by peer".to_owned()) } else { Gone::Closed };
         let why = if session.ending == Ending::Never { why } else { Gone::Closed };
-        engine.gone(Time(outside.ctx.now), Link::Session(session.id), why);
+        engine.gone(Time(outside.ctx.now), link, why);
         if client.vanishing {
-            client.vanish(session.delivered, &mut outside.ctx);
+            client.vanish(session.delivered, &unread, &mut outside.ctx);
         } else {
             client.eof(&mut outside.ctx)?;
         }
@@ -424,6 +435,7 @@ impl Warren {
         let engine = &mut self.engines[worker];
         for s in self.sessions.iter_mut().flatten().filter(|s| s.worker == worker && s.moving.is_none()) {
             s.pending = engine.outbox(Link::Session(s.id)).len();
+            s.behind |= s.pending > LEAST_SESSION && limits.memory < LITTLE_MEMORY;
             if s.pending > limits.session_budget {
                 return Err(format!("{} octets wait for {:?}: more than its budget", s.pending, s.id));
             }

@@ -29,6 +29,17 @@ pub(super) struct TapChan {
     /// Tags that deliveries came under.
     tags: Vec<Vec<u8>>,
     get_no_ack: bool,
+    /// The last basic.recover here, or what Warren made of one: what is unsettled was delivered after it.
+    recover: u64,
+}
+
+/// Whose a content is.
+#[derive(Debug)]
+pub(super) enum Whose {
+    Chan(ChanIx),
+    /// A consumer's, whose client may not know its tag yet.
+    Tag(Vec<u8>),
+    Got,
 }
 
 /// A consumer.
@@ -115,6 +126,7 @@ impl TapChan {
                 for (_, (id, _)) in std::mem::take(&mut self.unacked) {
                     oracle.messages[id].broker.unacked -= 1;
                 }
+                self.recovers(oracle);
                 Ok(())
             }
             Method::TxSelect => {
@@ -124,7 +136,7 @@ impl TapChan {
             Method::TxCommit => {
                 let tx = self.tx.replace(Tx::default()).unwrap_or_default();
                 tx.publishes.iter().try_for_each(|&id| oracle.accept(id, by))?;
-                tx.settled.iter().try_for_each(|&(_, (id, _), how)| settled(id, how, oracle))
+                tx.settled.iter().try_for_each(|&(_, (id, _), how)| settled(id, how, oracle).map(|_| ()))
             }
             Method::TxRollback => {
                 let tx = self.tx.replace(Tx::default()).unwrap_or_default();
@@ -157,10 +169,16 @@ impl TapChan {
         for (tag, held) in covered {
             match &mut self.tx {
                 Some(tx) => tx.settled.push((tag, held, how)),
-                None => settled(held.0, how, oracle)?,
+                None if settled(held.0, how, oracle)? => {}
+                None => self.recovers(oracle),
             }
         }
         Ok(())
+    }
+
+    fn recovers(&mut self, oracle: &mut Oracle) {
+        oracle.recovers += 1;
+        self.recover = oracle.recovers;
     }
 
     /// The channel writes a frame. Tells whose content is complete with it.
@@ -170,17 +188,17 @@ impl TapChan {
         payload: &[u8],
         method: Option<Method<'_>>,
         oracle: &mut Oracle,
-    ) -> Check<Option<ChanIx>> {
+    ) -> Check<Option<Whose>> {
         if matches!(kind, FRAME_HEADER | FRAME_BODY) {
             if advance(&mut self.writing, kind, payload, oracle)?
                 && let Some(Content { what, id: Some(id), .. }) = self.writing.take()
             {
                 self.written(what, id, oracle);
                 return Ok(match what {
-                    What::Delivery { to: Some(to), .. } => oracle.tags.get(&self.tags[to]).map(|t| t.0),
-                    What::Return => Some(oracle.messages[id].chan),
-                    // Who gets has a request in flight, which says enough.
-                    _ => None,
+                    What::Delivery { to: Some(to), .. } => Some(Whose::Tag(self.tags[to].clone())),
+                    What::Return => Some(Whose::Chan(oracle.messages[id].chan)),
+                    What::Delivery { to: None, .. } => Some(Whose::Got),
+                    What::Publish => None,
                 });
             }
             return Ok(None);
@@ -243,7 +261,8 @@ impl TapChan {
         for (id, to) in held.chain(std::mem::take(&mut self.unacked).into_values()) {
             oracle.messages[id].broker.unacked -= 1;
             if lost {
-                oracle.taken_back.push(TakenBack { id, tag: to.map(|place| self.tags[place].clone()) });
+                let tag = to.map(|place| self.tags[place].clone());
+                oracle.taken_back.push(TakenBack { id, tag, recover: self.recover });
             }
         }
         for (tag, consumer) in std::mem::take(&mut self.consumers) {
@@ -287,7 +306,8 @@ fn advance(content: &mut Option<Content>, kind: u8, payload: &[u8], oracle: &Ora
     Ok(content.left == 0)
 }
 
-fn settled(id: MsgId, how: Settle, oracle: &mut Oracle) -> Check {
+/// False when no client can be seen to have done it.
+fn settled(id: MsgId, how: Settle, oracle: &mut Oracle) -> Check<bool> {
     let message = &mut oracle.messages[id];
     let (mine, theirs, what) = match how {
         Settle::Gone => (&mut message.broker.gone, message.client.gone, "acknowledged"),
@@ -297,13 +317,13 @@ fn settled(id: MsgId, how: Settle, oracle: &mut Oracle) -> Check {
     if matches!(how, Settle::Requeue) && *mine >= theirs {
         // Warren requeues what an older binding had delivered before its client's recover. Were it wrong, the
         // client would hold what the broker does not wait for, which is checked at the end.
-        return Ok(());
+        return Ok(false);
     }
     *mine += 1;
     if *mine > theirs {
         return Err(format!("message {id} was {what}, and no client did that"));
     }
-    Ok(())
+    Ok(true)
 }
 
 fn fate(requeue: bool) -> Settle {

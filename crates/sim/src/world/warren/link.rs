@@ -36,6 +36,8 @@ pub(super) struct Session {
     pub(super) delivered: u64,
     /// A fault: nothing is written for now.
     pub(super) stalled: bool,
+    /// More has waited for it than a session may have when memory is short.
+    pub(super) behind: bool,
 }
 
 impl Session {
@@ -51,6 +53,7 @@ impl Session {
             moving: None,
             delivered: 0,
             stalled: false,
+            behind: false,
         }
     }
 

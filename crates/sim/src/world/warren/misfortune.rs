@@ -104,7 +104,7 @@ impl Warren {
         let expected = ctx.scenario.misfortune.map_or(Expected::Closes, |m| m.expected);
         let loss = Loss {
             conn,
-            cut: outside.broker.cut_content(conn),
+            cut: outside.broker.cut_content(conn, ctx.oracle),
             lane: outside.broker.tap.is_lane(conn),
             tags,
             blame,
@@ -122,7 +122,7 @@ impl Warren {
     pub(super) fn assess_again(&mut self, place: Place, outside: &mut Outside<'_>) {
         let Some(upstream) = &mut self.upstreams[place] else { return };
         let Some(loss) = &mut upstream.loss else { return };
-        loss.cut = outside.broker.cut_content(loss.conn).or(loss.cut);
+        loss.cut = outside.broker.cut_content(loss.conn, outside.ctx.oracle).or(loss.cut);
         loss.lane |= outside.broker.tap.is_lane(loss.conn);
         loss.tags.extend(outside.broker.tap.consumer_tags(loss.conn));
         let loss = loss.clone();
