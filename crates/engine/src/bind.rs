@@ -268,7 +268,9 @@ impl Engine {
     }
 
     fn bound(&mut self, id: ChannelId, up: UpChannelId, kind: usize) {
-        self.up_channels[up].owner = Some(id);
+        let state = &mut self.up_channels[up];
+        state.owner = Some(id);
+        state.has_published = false; // by this owner
         let channel = &mut self.channels[id];
         let Switch::Binding { why, rebound, .. } = channel.switch else {
             return;

@@ -136,6 +136,8 @@ pub(crate) struct Transaction {
     pub(crate) settled: BTreeSet<(UpChannelId, u64)>,
     /// Frames for older bindings, which know nothing of the transaction: they follow its commit.
     pub(crate) deferred: Vec<(UpChannelId, Vec<u8>)>,
+    /// What was lost before it, if it has settled something of that: outstanding again after a rollback.
+    pub(crate) lost: Option<Ranges>,
 }
 
 /// One client's channel.

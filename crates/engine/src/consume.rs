@@ -231,7 +231,7 @@ impl Engine {
         if self.prove_before_ack(id, &through) {
             return Ok(Flow::Hold);
         }
-        self.channels[id].lost.settle(tag, multiple);
+        self.settle_lost(id, tag, multiple);
         for (up, up_tag) in through {
             let mut copy = frame.to_vec();
             put_u64(&mut copy, HEADER_LEN + TAG_AT, up_tag);
@@ -344,9 +344,23 @@ impl Engine {
 
     /// tx.rollback-ok: what the transaction settled is outstanding again.
     pub(crate) fn rolled_back(&mut self, id: ChannelId) {
-        if let Some(tx) = self.channels.get_mut(id).and_then(|c| c.tx.as_deref_mut()) {
-            *tx = crate::channel::Transaction::default();
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        if let Some(tx) = channel.tx.as_deref_mut() {
+            let tx = std::mem::take(tx);
+            channel.lost = tx.lost.unwrap_or(std::mem::take(&mut channel.lost));
         }
+    }
+
+    /// What a client says of deliveries that were lost is swallowed.
+    fn settle_lost(&mut self, id: ChannelId, tag: u64, multiple: bool) {
+        let channel = &mut self.channels[id];
+        if channel.lost.is_empty() {
+            return;
+        }
+        if let Some(tx) = channel.tx.as_deref_mut() {
+            tx.lost.get_or_insert_with(|| channel.lost.clone());
+        }
+        channel.lost.settle(tag, multiple);
     }
 
     /// An ack that goes to another binding than the publishes before it must not overtake them: the message that

@@ -42,7 +42,7 @@ impl Engine {
             max_payload: u32::try_from(self.config.limits.unauthenticated_octets).unwrap_or(u32::MAX),
             channels: SessionChannels::default(),
             lane: None,
-            exclusive: std::collections::BTreeSet::new(),
+            exclusive: std::collections::BTreeMap::new(),
             outbox: Outbox::new(&self.pool),
             flushing: false,
             stalled_on: None,

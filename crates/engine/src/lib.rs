@@ -16,6 +16,7 @@ mod client;
 mod close;
 pub mod config;
 mod consume;
+mod deliver;
 mod dial;
 pub mod engine;
 pub mod event;

@@ -120,11 +120,11 @@ impl Engine {
     }
 
     /// The broker went away while it checked these credentials. Once may be its own trouble; twice is what RabbitMQ
-    /// does with credentials that it cannot read.
+    /// does with credentials that it cannot read. Those that were good before can be read.
     pub(crate) fn login_lost(&mut self, id: LoginId) {
         let Some(login) = self.logins.get_mut(id) else { return };
         login.losses += 1;
-        if login.losses >= 2 {
+        if login.losses >= 2 && login.verified_at.is_none() {
             let text = "ACCESS_REFUSED - the broker closed the connection while it checked the credentials";
             let refusal = Refusal { code: 403, text: text.into(), class: 0, method: 0, at: self.now };
             self.login_refused(id, &refusal);

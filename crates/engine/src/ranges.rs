@@ -1,7 +1,7 @@
 //! A set of numbers that come in runs.
 
 /// Numbers, as runs in ascending order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ranges(Vec<(u64, u64)>);
 
 impl Ranges {

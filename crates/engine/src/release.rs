@@ -5,7 +5,7 @@ use warren_wire::method::{Method, channel};
 use crate::channel::{Content, Mode, Standing, Switch};
 use crate::config::CloseMode;
 use crate::engine::Engine;
-use crate::ids::{ChannelId, UpChannelId};
+use crate::ids::{ChannelId, SessionId, UpChannelId};
 use crate::session::Phase;
 use crate::upstream::{Incoming, Purpose};
 
@@ -156,6 +156,19 @@ impl Engine {
         self.remove_channel(id);
     }
 
+    /// Exclusive queues that went with their last consumer are forgotten.
+    pub(crate) fn forget_auto_deleted(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id).filter(|s| !s.exclusive.is_empty()) else { return };
+        let channels = &self.channels;
+        let open = session.channels.ids();
+        session.exclusive.retain(|name, queue| {
+            let consumed = |c: &ChannelId| {
+                channels.get(*c).is_some_and(|c| c.consumers.iter().any(|c| *c.queue == **name))
+            };
+            !(queue.auto_delete && queue.consumed) || open.iter().any(consumed)
+        });
+    }
+
     /// Forgets a channel. Its number is free for the client.
     pub(crate) fn remove_channel(&mut self, id: ChannelId) {
         self.announced_is_over(id);
@@ -165,6 +178,10 @@ impl Engine {
         self.budget.note_held(0, channel.held.len());
         if let Some(session) = self.sessions.get_mut(channel.session) {
             session.forget_channel(channel.number);
+            if !channel.consumers.is_empty() {
+                self.forget_auto_deleted(channel.session);
+            }
+            let Some(session) = self.sessions.get(channel.session) else { return };
             let empty = session.channels.is_empty();
             self.unhold(channel.session);
             let Some(session) = self.sessions.get(channel.session) else {

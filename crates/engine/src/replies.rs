@@ -1,16 +1,16 @@
 //! Methods of a broker on a channel, the slower way: replies, errors, deliveries that come in parts.
 
-use warren_wire::content::write_body;
-use warren_wire::frame::{FRAME_BODY, FRAME_END, HEADER_LEN, put_u64, set_channel};
+use warren_wire::frame::{HEADER_LEN, put_u64, set_channel};
 use warren_wire::method::{Method, basic, channel};
 
 use crate::api::Link;
 use crate::channel::{Consumer, ConsumerState, Standing};
 use crate::dial;
 use crate::engine::Engine;
+use crate::handshake::split;
 use crate::ids::{ChannelId, SessionId, UpChannelId};
 use crate::risks::{Kind, Risk};
-use crate::sources::GOT;
+use crate::session::Exclusive;
 use crate::upstream::{Incoming, Note, Pending};
 
 impl Engine {
@@ -123,22 +123,40 @@ impl Engine {
 
     /// Answers of Warren's own whose turn has come.
     fn local_answers(&mut self, up: UpChannelId) {
-        while let Some(state) = self.up_channels.get_mut(up) {
-            if !matches!(state.pending.front(), Some(Pending::Local(_))) {
-                return;
-            }
-            let Some(Pending::Local(frames)) = state.pending.pop_front() else {
-                return;
-            };
-            if let Some(channel) = state.owner {
-                self.send_channel(channel, |out| out.extend_from_slice(&frames));
-            }
+        while let Some(state) = self.up_channels.get_mut(up)
+            && matches!(state.pending.front(), Some(Pending::Local(_)))
+        {
+            self.local_answer(up, 0);
+        }
+    }
+
+    fn local_answer(&mut self, up: UpChannelId, at: usize) {
+        let state = &mut self.up_channels[up];
+        if let Some(Pending::Local(frames)) = state.pending.remove(at)
+            && let Some(channel) = state.owner
+        {
+            self.send_channel(channel, |out| out.extend_from_slice(&frames));
+        }
+    }
+
+    /// The broker closes the channel for something else than a consumer: consumers that it has not answered yet were
+    /// taken, and so what was asked behind them has been answered too.
+    fn last_answers(&mut self, up: UpChannelId, close: &channel::Close<'_>) {
+        if (close.class_id, close.method_id) == split(basic::CONSUME) {
+            return;
+        }
+        while let Some(state) = self.up_channels.get(up) {
+            let waits = |p: &Pending| matches!(p, Pending::Client(..)) && !p.may_be_overtaken();
+            let in_order = state.pending.iter().position(waits).unwrap_or(state.pending.len());
+            let local = |p: &Pending| matches!(p, Pending::Local(_));
+            let Some(at) = state.pending.iter().take(in_order).position(local) else { return };
+            self.local_answer(up, at);
         }
     }
 
     /// Passes a method of a binding to its client's channel, in the binding's own order and never into the middle
     /// of a content.
-    fn relay(&mut self, id: ChannelId, up: UpChannelId, frame: &[u8]) {
+    pub(crate) fn relay(&mut self, id: ChannelId, up: UpChannelId, frame: &[u8]) {
         let Some(channel) = self.channels.get_mut(id) else {
             return;
         };
@@ -163,7 +181,7 @@ impl Engine {
     }
 
     /// What is withheld counts as the session's memory: looked at when the step is over.
-    fn bound_withheld(&mut self, session: SessionId, up: UpChannelId) {
+    pub(crate) fn bound_withheld(&mut self, session: SessionId, up: UpChannelId) {
         let withheld = self.up_channels.get(up).map_or(0, |s| s.withheld.len());
         if withheld > self.config.limits.session_outbox && !self.slow.contains(&session) {
             self.slow.push(session);
@@ -232,12 +250,12 @@ impl Engine {
         }
     }
 
-    fn queue_declared(&mut self, id: ChannelId, name: &[u8], exclusive: bool, lasting: Option<bool>) {
+    fn queue_declared(&mut self, id: ChannelId, name: &[u8], exclusive: Option<bool>, lasting: Option<bool>) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         channel.last_queue = name.into();
         let session = channel.session;
-        if exclusive && let Some(session) = self.sessions.get_mut(session) {
-            session.exclusive.insert(name.into());
+        if let (Some(auto_delete), Some(session)) = (exclusive, self.sessions.get_mut(session)) {
+            session.exclusive.entry(name.into()).or_insert(Exclusive { auto_delete, consumed: false });
         }
         let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get_mut(t));
         match (tenant, lasting) {
@@ -283,6 +301,10 @@ impl Engine {
         let consumer = &mut channel.consumers[at];
         consumer.state = ConsumerState::Active;
         let (queue, no_ack) = (consumer.queue.clone(), consumer.no_ack);
+        let session = self.sessions.get_mut(channel.session);
+        if let Some(queue) = session.and_then(|s| s.exclusive.get_mut(&queue)) {
+            queue.consumed = true;
+        }
         if channel.global_prefetch.is_some() {
             self.is_safe(id, &queue, Risk::GlobalQos);
         } else if no_ack {
@@ -299,6 +321,8 @@ impl Engine {
             self.consumer_cancelled(id, up, at);
         } else {
             channel.consumers.remove(at);
+            let session = channel.session;
+            self.forget_auto_deleted(session);
             self.retire_if_done(id, up);
         }
     }
@@ -358,6 +382,7 @@ impl Engine {
         let (upstream, number, owner, closing) = (state.upstream, state.number, state.owner, state.closing);
         self.tell_upstream(upstream, number, Method::ChannelCloseOk);
         // Its answers come before its close.
+        self.last_answers(up, close);
         self.release_withheld(owner, up);
         if let Some(id) = owner.filter(|_| !closing)
             && self.replay_refused(id, up, close)
@@ -429,171 +454,4 @@ impl Engine {
             self.finish_close(id);
         }
     }
-
-    /// basic.deliver whose content is not all in the buffer, or whose channel is busy.
-    fn deliver(&mut self, up: UpChannelId, deliver: &basic::Deliver<'_>, frame: &[u8]) {
-        let state = &mut self.up_channels[up];
-        state.incoming = Incoming::Header;
-        let Some(id) = state.owner else {
-            state.unacked.push(true);
-            return;
-        };
-        if self.channels.get(id).is_none_or(|c| c.standing != Standing::Open) {
-            // Its client has closed the channel: the message goes back to its queue.
-            state.unacked.push(true);
-            state.discarding = true;
-            return;
-        }
-        let channel = &mut self.channels[id];
-        let consumer = channel.consumer(deliver.consumer_tag).map(|at| &channel.consumers[at]);
-        let (no_ack, reply_to) = consumer.map_or((false, false), |c| (c.no_ack, c.reply_to));
-        let source = consumer.map_or(GOT, |c| c.source);
-        let client_tag = if reply_to {
-            // Direct reply-to deliveries repeat the next number and do not count.
-            channel.next_delivery
-        } else {
-            self.number_delivery(id, up, deliver.delivery_tag, source, no_ack)
-        };
-        let at = HEADER_LEN + 5 + deliver.consumer_tag.len();
-        let mut copy = frame.to_vec();
-        put_u64(&mut copy, at, client_tag);
-        self.metrics.delivered_messages += 1;
-        self.content_begins(id, up, &copy);
-    }
-
-    fn got(&mut self, id: ChannelId, up: UpChannelId, no_ack: bool, frame: &[u8]) {
-        let tag = warren_wire::frame::get_u64(frame, HEADER_LEN + 4);
-        self.up_channels[up].incoming = Incoming::Header;
-        let client_tag = self.number_delivery(id, up, tag, GOT, no_ack);
-        let mut copy = frame.to_vec();
-        put_u64(&mut copy, HEADER_LEN + 4, client_tag);
-        self.metrics.delivered_messages += 1;
-        self.content_begins(id, up, &copy);
-    }
-
-    /// Gives a delivery its number for the client.
-    fn number_delivery(
-        &mut self,
-        id: ChannelId,
-        up: UpChannelId,
-        tag: u64,
-        source: u32,
-        no_ack: bool,
-    ) -> u64 {
-        let state = &mut self.up_channels[up];
-        while state.unacked.next() < tag && tag - state.unacked.next() < 1 << 16 {
-            state.unacked.push(false);
-        }
-        if !no_ack {
-            state.sources.note(tag, source, &state.unacked);
-        }
-        state.unacked.push(!no_ack);
-        let channel = &mut self.channels[id];
-        let client_tag = channel.next_delivery;
-        channel.next_delivery += 1;
-        if !no_ack {
-            channel.deliveries.note(client_tag, up, tag);
-        }
-        #[cfg(feature = "sabotage")]
-        let client_tag =
-            if self.options.sabotage == crate::engine::Sabotage::TagOffset { tag } else { client_tag };
-        client_tag
-    }
-
-    fn returned(&mut self, up: UpChannelId, frame: &[u8]) {
-        let state = &mut self.up_channels[up];
-        state.incoming = Incoming::Header;
-        if let Some(id) = state.owner {
-            self.metrics.returned_messages += 1;
-            self.content_begins(id, up, frame);
-        }
-    }
-
-    /// The method of a content: from here to its end the client's channel hears this binding alone.
-    fn content_begins(&mut self, id: ChannelId, up: UpChannelId, frame: &[u8]) {
-        self.relay(id, up, frame);
-        if let Some(channel) = self.channels.get_mut(id) {
-            channel.speaking.get_or_insert(up);
-        }
-    }
-
-    /// A header or body that is not passed as it stands: withheld, or split to what the client accepts.
-    pub(crate) fn content_part(
-        &mut self,
-        id: ChannelId,
-        up: UpChannelId,
-        kind: u8,
-        payload: &[u8],
-        max: u32,
-    ) {
-        let channel = &self.channels[id];
-        let number = channel.number;
-        let write = |out: &mut Vec<u8>| {
-            if kind == FRAME_BODY {
-                payload.chunks(max as usize).for_each(|part| write_body(number, part, out));
-            } else {
-                put_frame(out, kind, number, payload);
-            }
-        };
-        if channel.speaking == Some(up) {
-            let session = channel.session;
-            let source = Link::Upstream(self.up_channels[up].upstream);
-            self.send_client_from(session, Some(source), write);
-        } else {
-            let session = channel.session;
-            write(&mut self.up_channels[up].withheld);
-            self.bound_withheld(session, up);
-        }
-    }
-
-    /// A content is complete: others on the same client's channel may speak.
-    pub(crate) fn content_done(&mut self, id: ChannelId, up: UpChannelId) {
-        let Some(channel) = self.channels.get_mut(id) else {
-            return;
-        };
-        if channel.speaking != Some(up) {
-            return;
-        }
-        channel.speaking = None;
-        let session = channel.session;
-
-        while let Some(channel) = self.channels.get_mut(id) {
-            let Some(next) = channel.silent.pop_front() else {
-                break;
-            };
-            let Some(state) = self.up_channels.get_mut(next) else {
-                continue;
-            };
-            let withheld = std::mem::take(&mut state.withheld);
-            let unfinished = state.incoming != Incoming::None && !state.discarding;
-            self.send_client(session, |out| out.extend_from_slice(&withheld));
-            if unfinished {
-                self.channels[id].speaking = Some(next);
-                break;
-            }
-            self.retire_if_done(id, next);
-        }
-        self.flush_afterwards(id);
-        self.retire_if_done(id, up);
-        self.closing_progress(id, up);
-        let Some(channel) = self.channels.get_mut(id) else {
-            return;
-        };
-        if channel.speaking.is_some() {
-            return;
-        }
-        if let Some(fault) = channel.fault.take() {
-            self.channel_error(id, fault.code, &fault.text, fault.at);
-        } else {
-            self.resume_answered(id);
-        }
-    }
-}
-
-fn put_frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
-    out.push(kind);
-    out.extend_from_slice(&channel.to_be_bytes());
-    out.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
-    out.extend_from_slice(payload);
-    out.push(FRAME_END);
 }

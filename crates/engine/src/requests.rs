@@ -221,7 +221,7 @@ impl Engine {
     /// Where a request about this queue must run: exclusive queues live on the session's own lane.
     pub(crate) fn need_for_queue(&self, id: ChannelId, name: &[u8]) -> Need {
         let session = &self.sessions.get(self.channels[id].session);
-        if session.is_some_and(|s| s.exclusive.contains(name)) { Need::Lane } else { Need::Request }
+        if session.is_some_and(|s| s.exclusive.contains_key(name)) { Need::Lane } else { Need::Request }
     }
 
     fn client_declares(
@@ -251,6 +251,7 @@ impl Engine {
         let farm = self.channel_tenant(id).map(|t| self.tenants[t].farm);
         let default = farm.map(|farm| self.farms[farm].default_is_classic);
         let kind = (!declare.passive).then(|| kind_of(declare.arguments, default));
+        let exclusive = exclusive.then_some(declare.auto_delete);
         let note = Note::Declare { exclusive, lasting, kind };
         // Its name must be known, even when the client does not wait for it.
         let method = Method::QueueDeclare(queue::Declare { no_wait: false, ..declare });

@@ -105,11 +105,12 @@ impl Engine {
 
         let lost = self.take_bindings(id);
         self.detach_upstream(id);
-        if let (Some(close), [guilty]) = (close, suspects.as_slice()) {
+        let guilty = suspects.first_key_value().filter(|(_, asked)| suspects.len() == 1 && **asked);
+        if let (Some(close), Some((guilty, _))) = (close, guilty) {
             let text = String::from_utf8_lossy(close.reply_text).into_owned();
             self.close_session(*guilty, close.reply_code, &text, (close.class_id, close.method_id), UPSTREAM);
         }
-        for session in &suspects {
+        for session in suspects.keys() {
             if let Some(session) = self.sessions.get_mut(*session) {
                 session.suspect = true;
             }
@@ -178,28 +179,41 @@ impl Engine {
     }
 
     /// Who may have made the broker close a connection: those with something on the way that its close can mean. A close
-    /// names class and method, but no channel; sometimes not even these.
-    fn suspects(&self, owned: &[(ChannelId, UpChannelId)], close: &connection::Close<'_>) -> Vec<SessionId> {
+    /// names class and method, but no channel; sometimes not even these. With it: whether its client has asked for that,
+    /// and not Warren in its stead.
+    fn suspects(
+        &self,
+        owned: &[(ChannelId, UpChannelId)],
+        close: &connection::Close<'_>,
+    ) -> BTreeMap<SessionId, bool> {
+        let mut suspects = BTreeMap::new();
         // CONNECTION_FORCED: an operator, or the end of the broker. Channels are Warren's own to count.
         if close.reply_code == 320 || is_channel_limit(close) {
-            return Vec::new();
+            return suspects;
         }
         let meant = (u32::from(close.class_id) << 16) | u32::from(close.method_id);
-        let concerns = |up: UpChannelId| {
-            let state = &self.up_channels[up];
+        for (channel, up) in owned {
+            let state = &self.up_channels[*up];
             let publishes = state.risky || state.risky_before_barrier || !state.unconfirmed.is_empty();
-            let asks = |p: &Pending| match p {
-                Pending::Client(request, ..) | Pending::Own(request, ..) => meant == 0 || *request == meant,
-                _ => false,
-            };
             let settles = matches!(meant, basic::ACK | basic::NACK | basic::REJECT)
                 && state.unacked.next() > 1
-                && self.is_named(up, close.reply_text);
-            matches!(meant, 0 | basic::PUBLISH) && publishes || settles || state.pending.iter().any(asks)
-        };
-        let concerned = owned.iter().filter(|(_, up)| concerns(*up));
-        let sessions: BTreeSet<SessionId> = concerned.map(|(c, _)| self.channels[*c].session).collect();
-        sessions.into_iter().collect()
+                && self.is_named(*up, close.reply_text);
+            let mut concerned = matches!(meant, 0 | basic::PUBLISH) && publishes || settles;
+            let mut asked = concerned;
+            for pending in &state.pending {
+                let (request, by_client) = match pending {
+                    Pending::Client(request, ..) => (*request, true),
+                    Pending::Own(request, _, again) => (*request, again.is_some()),
+                    _ => continue,
+                };
+                concerned |= meant == 0 || request == meant;
+                asked |= by_client && (meant == 0 || request == meant);
+            }
+            if concerned {
+                *suspects.entry(self.channels[*channel].session).or_default() |= asked;
+            }
+        }
+        suspects
     }
 
     /// Takes all channels of a connection away from those who use them.

@@ -1,6 +1,6 @@
 //! A session: one client connection, from accept to close.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
@@ -126,6 +126,15 @@ pub struct HandOff {
     pub(crate) vhost: String,
 }
 
+/// What is known of an exclusive queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exclusive {
+    /// It goes with its last consumer.
+    pub(crate) auto_delete: bool,
+    /// It has had one.
+    pub(crate) consumed: bool,
+}
+
 /// One client connection.
 pub(crate) struct Session {
     pub(crate) peer: Peer,
@@ -149,7 +158,7 @@ pub(crate) struct Session {
     /// The own lane: an upstream connection that this session has for itself.
     pub(crate) lane: Option<UpstreamId>,
     /// Exclusive queues, which live on the lane.
-    pub(crate) exclusive: BTreeSet<Box<[u8]>>,
+    pub(crate) exclusive: BTreeMap<Box<[u8]>, Exclusive>,
     pub(crate) outbox: Outbox,
     /// A flush command is on its way.
     pub(crate) flushing: bool,

@@ -120,8 +120,9 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) enum Note {
     Plain,
+    /// `exclusive`: it is, and whether it goes with its last consumer.
     Declare {
-        exclusive: bool,
+        exclusive: Option<bool>,
         lasting: Option<bool>,
         kind: Option<Kind>,
     },
@@ -243,7 +244,7 @@ pub(crate) struct UpChannel {
     pub(crate) busy: bool,
     /// It waits for that look.
     pub(crate) watched: bool,
-    /// It has published at all.
+    /// Its owner has published at all.
     pub(crate) has_published: bool,
     /// Publish numbers whose confirm is awaited.
     pub(crate) unconfirmed: TagSet,

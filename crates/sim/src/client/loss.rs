@@ -266,7 +266,7 @@ impl Channel {
             // What is in a queue of its own is not known any more.
             match expect {
                 Expect::DeclareOk(_, count) | Expect::PurgeOk(count) | Expect::DeleteOk(count) => {
-                    *count = None
+                    *count = None;
                 }
                 Expect::Get { exactly, .. } => *exactly = None,
                 _ => {}

@@ -80,6 +80,7 @@ impl World {
         let since = self.trouble.since.filter(|_| !rested).unwrap_or(self.now);
         self.trouble.since = Some(since);
         self.clients.iter_mut().for_each(Client::comes_in_trouble);
+        self.oracle.loosen_the_gone();
         (self.trouble.any, self.trouble.last) = (true, Some(self.now));
         self.inflict(fault)
     }
