@@ -248,6 +248,7 @@ impl Engine {
             risky_before_barrier: false,
             busy: false,
             watched: false,
+            has_refused: false,
             has_published: false,
             unconfirmed: TagSet::default(),
             barrier_after: 0,
@@ -270,7 +271,7 @@ impl Engine {
     fn bound(&mut self, id: ChannelId, up: UpChannelId, kind: usize) {
         let state = &mut self.up_channels[up];
         state.owner = Some(id);
-        state.has_published = false; // by this owner
+        (state.has_published, state.has_refused) = (false, false); // by this owner
         let channel = &mut self.channels[id];
         let Switch::Binding { why, rebound, .. } = channel.switch else {
             return;

@@ -8,6 +8,7 @@ use crate::client::Flow;
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::flow::To;
+use crate::handshake::split;
 use crate::ids::{ChannelId, UpChannelId};
 use crate::risks::Risk;
 use crate::switch::Need;
@@ -245,6 +246,7 @@ impl Engine {
             } else {
                 state.unacked.settle(up_tag)
             };
+            state.has_refused |= at != split(basic::ACK);
             if settled {
                 self.pass_frame(up, &copy);
             }

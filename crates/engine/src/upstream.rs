@@ -244,6 +244,8 @@ pub(crate) struct UpChannel {
     pub(crate) busy: bool,
     /// It waits for that look.
     pub(crate) watched: bool,
+    /// Its owner has given a delivery back, by nack or reject.
+    pub(crate) has_refused: bool,
     /// Its owner has published at all.
     pub(crate) has_published: bool,
     /// Publish numbers whose confirm is awaited.
