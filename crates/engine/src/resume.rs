@@ -205,7 +205,11 @@ impl Engine {
             for pending in &state.pending {
                 let (request, by_client) = match pending {
                     Pending::Client(request, ..) => (*request, true),
-                    Pending::Own(request, _, again) => (*request, again.is_some()),
+                    // Its client did not wait for the answer; or it is one of those that Warren makes up itself.
+                    Pending::Own(request, _, again) => {
+                        let own = matches!(*request, basic::QOS | basic::CONSUME | basic::CANCEL);
+                        (*request, again.is_some() || !own)
+                    }
                     _ => continue,
                 };
                 concerned |= meant == 0 || request == meant;
