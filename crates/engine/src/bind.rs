@@ -10,6 +10,7 @@ use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId, UpstreamId};
 use crate::sources::Sources;
+use crate::switch::RESUME;
 use crate::tags::TagSet;
 use crate::timers::TimerKey;
 use crate::upstream::{Incoming, Pending, Purpose, REPLY_TO, Stage, UpChannel};
@@ -38,7 +39,7 @@ impl Engine {
             self.give_up_binding(id, "too many channels wait for the same pool");
             return;
         }
-        self.tenants[tenant].waiting.push_back(id);
+        self.wait_in_turn(tenant, id);
         self.channels[id].waiting_since = self.now;
         self.wheel.schedule(self.now + self.config.limits.wait_limit, TimerKey::Channel(id));
         let purpose = self.channels[id].purpose;
@@ -47,6 +48,15 @@ impl Engine {
         } else {
             self.serve(tenant);
         }
+    }
+
+    /// In order; but those who had a binding and lost it come before those who never had one.
+    fn wait_in_turn(&mut self, tenant: TenantId, id: ChannelId) {
+        let channels = &self.channels;
+        let resumes = |c: &ChannelId| channels.get(*c).is_some_and(|c| c.moved_for == RESUME);
+        let waiting = &mut self.tenants[tenant].waiting;
+        let at = if resumes(&id) { waiting.partition_point(resumes) } else { waiting.len() };
+        waiting.insert(at, id);
     }
 
     pub(crate) fn channel_tenant(&self, id: ChannelId) -> Option<TenantId> {
@@ -238,6 +248,7 @@ impl Engine {
             risky_before_barrier: false,
             busy: false,
             watched: false,
+            has_refused: false,
             has_published: false,
             unconfirmed: TagSet::default(),
             barrier_after: 0,
@@ -259,7 +270,7 @@ impl Engine {
     fn bound(&mut self, id: ChannelId, up: UpChannelId, kind: usize) {
         let state = &mut self.up_channels[up];
         state.owner = Some(id);
-        state.has_published = false; // by this owner
+        (state.has_published, state.has_refused) = (false, false); // by this owner
         let channel = &mut self.channels[id];
         let Switch::Binding { why, rebound, .. } = channel.switch else {
             return;
@@ -434,7 +445,8 @@ impl Engine {
             upstream.idle_plain.retain(|u| *u != up);
             upstream.idle_confirm.retain(|u| *u != up);
         }
-        let tenant = upstream.tenant;
+        let (tenant, login) = (upstream.tenant, upstream.login);
+        self.channels_freed(login, 1);
         self.note_idle(state.upstream);
         if let Some(tenant) = tenant {
             self.serve(tenant);

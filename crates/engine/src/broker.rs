@@ -18,6 +18,7 @@ use crate::flow::To;
 use crate::ids::{SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::publish::whole_body;
 use crate::session::Session;
+use crate::tenant::Tenant;
 use crate::upstream::{Incoming, Purpose, Stage};
 
 /// Where the delivery tag stands in the payload of ack and nack.
@@ -25,6 +26,10 @@ const TAG_AT: usize = 4;
 
 /// Messages up to this size are passed on whole. A block for reading holds that much with its method and header.
 const WHOLE_MOST: u64 = 128 << 10;
+
+/// How RabbitMQ ends the text with which it closes the connections of a user or a virtual host that is deleted. The
+/// connections of one virtual host get the one or the other.
+const GONE: [&str; 2] = [" is deleted", " is down"];
 
 impl Engine {
     /// Walks over what a broker sent. Returns how many octets are dealt with.
@@ -255,8 +260,8 @@ impl Engine {
             let at = (close.class_id, close.method_id);
             self.close_session(session, close.reply_code, &text, at, crate::close::UPSTREAM);
         }
-        if close.reply_code == 320 && text.ends_with(" is deleted") {
-            self.tenant_deleted(id, &text);
+        if close.reply_code == 320 && GONE.iter().any(|gone| text.ends_with(gone)) {
+            self.tenants_deleted(id, &text);
         }
         self.learn_channel_limit(id, close);
         let why = format!("the broker closed it: {} {text}", close.reply_code);
@@ -265,18 +270,28 @@ impl Engine {
         self.commands.push_back(crate::api::Command::Close(Link::Upstream(id)));
     }
 
-    /// The virtual host or the user of a connection was deleted: all its sessions would have been told.
-    fn tenant_deleted(&mut self, id: UpstreamId, text: &str) {
-        let upstream = &self.upstreams[id];
-        let Some(tenant) = upstream.tenant else { return };
-        if let Some(state) = self.tenants.get_mut(tenant) {
-            state.proven_at = None;
+    /// The virtual host or the user of a connection was deleted: all sessions of it would have been told, whatever
+    /// their secret is, and whether they have anything upstream or not.
+    fn tenants_deleted(&mut self, id: UpstreamId, text: &str) {
+        let Some(gone) = self.upstreams[id].tenant.and_then(|t| self.tenants.get(t)) else { return };
+        let of_user = text.contains("user '");
+        let (farm, vhost) = (gone.farm, gone.vhost.clone());
+        let user = self.logins[gone.login].credentials.user.clone();
+        let concerned = |t: &Tenant| {
+            let same = if of_user { self.logins[t.login].credentials.user == user } else { t.vhost == vhost };
+            t.farm == farm && same
+        };
+        let tenants: BTreeSet<TenantId> =
+            self.tenants.iter().filter(|(_, t)| concerned(t)).map(|t| t.0).collect();
+        for tenant in &tenants {
+            self.tenants[*tenant].proven_at = None;
+            let login = self.tenants[*tenant].login;
+            if of_user {
+                self.logins[login].verified_at = None;
+            }
         }
-        if let Some(login) = upstream.login.and_then(|l| self.logins.get_mut(l)) {
-            login.verified_at = None;
-        }
-        let told: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, s)| s.tenant == Some(tenant)).map(|s| s.0).collect();
+        let belongs = |s: &Session| s.tenant.is_some_and(|t| tenants.contains(&t));
+        let told: Vec<SessionId> = self.sessions.iter().filter(|(_, s)| belongs(s)).map(|s| s.0).collect();
         for session in told {
             self.close_session(session, 320, text, (0, 0), crate::close::UPSTREAM);
         }

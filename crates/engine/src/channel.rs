@@ -257,6 +257,16 @@ impl Channel {
             && self.current.is_some()
     }
 
+    /// It waits for a binding only to have one: nothing that its client has sent is left to be done there.
+    pub(crate) fn only_waits(&self) -> bool {
+        matches!(self.switch, Switch::Binding { .. })
+            && self.content == Content::None
+            && self.held.is_empty()
+            && self.again.is_empty()
+            && self.older.is_empty()
+            && self.fault.is_none()
+    }
+
     /// All bindings, the current one last.
     pub(crate) fn bindings(&self) -> Vec<UpChannelId> {
         self.older.iter().copied().chain(self.current).collect()

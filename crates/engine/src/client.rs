@@ -188,7 +188,9 @@ impl Engine {
             Standing::Refused => return self.refused_frame(id, frame),
             Standing::Open => {}
         }
-        if channel.switch != Switch::None || !channel.held.is_empty() || channel.fault.is_some() {
+        let waits = channel.switch != Switch::None || !channel.held.is_empty() || channel.fault.is_some();
+        let closes = frame[0] == FRAME_METHOD && method_id(&frame[HEADER_LEN..]) == Some(channel::CLOSE);
+        if waits && !(closes && channel.only_waits()) {
             self.hold(id, frame);
             return;
         }

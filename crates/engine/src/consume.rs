@@ -8,6 +8,7 @@ use crate::client::Flow;
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::flow::To;
+use crate::handshake::split;
 use crate::ids::{ChannelId, UpChannelId};
 use crate::risks::Risk;
 use crate::switch::Need;
@@ -63,7 +64,7 @@ impl Engine {
         }
         let prefetch = self.channels[id].prefetch;
         self.apply_prefetch(id, up, prefetch);
-        let stream = consume.arguments.get(b"x-stream-offset").is_some();
+        let stream = consume.arguments.get(b"x-stream-offset").is_some() || self.is_stream(id, &queue);
         let fixed = reply_to || consume.exclusive || stream;
         let channel = &mut self.channels[id];
         channel.pinned |= reply_to;
@@ -100,7 +101,8 @@ impl Engine {
         Ok(Flow::Done)
     }
 
-    /// What a consumer needs: a stream's offset may be malformed, and what else is risky depends on the queue.
+    /// What a consumer needs: a stream's offset may be malformed, its deliveries may not be rejected, and it cannot go on
+    /// where it was when others cost it its connection. What else is risky depends on the queue.
     fn need_for_consumer(&self, id: ChannelId, consume: &basic::Consume<'_>, queue: &[u8]) -> Need {
         let need = if self.channels[id].global_prefetch.is_some() {
             self.need_for_risk(id, queue, Risk::GlobalQos)
@@ -109,10 +111,10 @@ impl Engine {
         } else {
             self.need_for_queue(id, queue)
         };
-        let offset = consume.arguments.get(b"x-stream-offset").is_some();
+        let stream = consume.arguments.get(b"x-stream-offset").is_some() || self.is_stream(id, queue);
         match need {
+            _ if stream => Need::Lane,
             Need::Lane => Need::Lane,
-            _ if offset => Need::Quarantine,
             Need::Quarantine => Need::Quarantine,
             _ => Need::Consume,
         }
@@ -244,6 +246,7 @@ impl Engine {
             } else {
                 state.unacked.settle(up_tag)
             };
+            state.has_refused |= at != split(basic::ACK);
             if settled {
                 self.pass_frame(up, &copy);
             }

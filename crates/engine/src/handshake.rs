@@ -35,6 +35,7 @@ impl Engine {
             credentials: None,
             login: None,
             rekeying: None,
+            rekeys: 0,
             tenant: None,
             vhost: "".into(),
             capabilities: Capabilities::default(),
@@ -59,7 +60,7 @@ impl Engine {
             armed: None,
             close: CloseMode::Confirmed,
             on_loss: OnLoss::Nack,
-            suspect: false,
+            suspect_until: self.now,
             ending: None,
         });
         self.arm_session(id, deadline);

@@ -30,7 +30,7 @@ impl Engine {
             waiters: Vec::new(),
             tenants: std::collections::BTreeMap::new(),
             sessions: 0,
-            channel_limit: None,
+            quota: None,
         });
         self.login_names.entry(key).or_default().push(id);
         id
@@ -204,6 +204,7 @@ impl Engine {
             last_used: self.now,
             lasting: Names::default(),
             classic: Names::default(),
+            streams: Names::default(),
             safe: Names::default(),
         });
         self.logins[login].tenants.insert(vhost.into(), id);

@@ -22,6 +22,10 @@ impl Engine {
             Standing::Refused => return self.remove_channel(id),
             Standing::Open => {}
         }
+        if channel.only_waits() {
+            // It has lost its binding, and nothing that it has asked for is left to do on another.
+            channel.switch = Switch::None;
+        }
         let waits = channel.switch != Switch::None || !channel.held.is_empty() || channel.fault.is_some();
         // Closing an older binding can delete what a publish on the present one is meant for.
         if waits || !channel.older.is_empty() && self.prove_first(id) {

@@ -9,7 +9,7 @@ use crate::dial;
 use crate::engine::Engine;
 use crate::handshake::split;
 use crate::ids::{ChannelId, UpChannelId};
-use crate::risks::Risk;
+use crate::risks::{Kind, Risk};
 use crate::session::Exclusive;
 use crate::upstream::{Incoming, Note, Pending};
 
@@ -208,11 +208,11 @@ impl Engine {
     /// What a reply changes in the record.
     fn noted(&mut self, id: ChannelId, up: UpChannelId, note: &Note, method: Method<'_>) {
         match (note, method) {
-            (Note::Declare { exclusive, lasting, classic }, Method::QueueDeclareOk(ok)) => {
+            (Note::Declare { exclusive, lasting, kind }, Method::QueueDeclareOk(ok)) => {
                 self.named(id);
                 self.queue_declared(id, ok.queue, *exclusive, *lasting);
-                if let Some(classic) = classic {
-                    self.queue_is_new(id, ok.queue, *classic);
+                if let Some(kind) = kind {
+                    self.queue_is_new(id, ok.queue, *kind);
                 }
             }
             (Note::Risky { risk, queue }, _) => self.is_safe(id, queue, *risk),
@@ -277,7 +277,7 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(session) {
             session.exclusive.remove(name);
         }
-        self.queue_is_new(id, name, false);
+        self.queue_is_new(id, name, Kind::Other);
         if let Some(tenant) = self.channel_tenant(id) {
             self.tenants[tenant].lasting.remove(name);
         }

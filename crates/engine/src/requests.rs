@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::handshake::split;
 use crate::ids::{ChannelId, UpChannelId};
-use crate::risks::{Risk, is_classic};
+use crate::risks::{Risk, kind_of};
 use crate::switch::Need;
 use crate::upstream::{Again, Note, Pending};
 
@@ -132,7 +132,9 @@ impl Engine {
         let channel = &mut self.channels[id];
         channel.awaiting += 1;
         channel.awaiting_on = up;
-        self.up_channels[up].pending.push_back(Pending::Client(request.id(), note, again(request)));
+        let state = &mut self.up_channels[up];
+        let again = again(request, state.pending.len());
+        state.pending.push_back(Pending::Client(request.id(), note, again));
     }
 
     /// Whether a request that Warren has written anew fits the broker's frames.
@@ -145,7 +147,8 @@ impl Engine {
     /// Writes a request upstream; its reply stays here.
     pub(crate) fn ask_quietly(&mut self, up: UpChannelId, note: Note, method: Method<'_>) {
         let state = &mut self.up_channels[up];
-        state.pending.push_back(Pending::Own(method.id(), note, again(&method)));
+        let again = again(&method, state.pending.len());
+        state.pending.push_back(Pending::Own(method.id(), note, again));
         let (upstream, number) = (state.upstream, state.number);
         self.tell_upstream(upstream, number, method);
     }
@@ -250,9 +253,9 @@ impl Engine {
         let lasting = (!declare.passive).then_some(!exclusive && !special);
         let farm = self.channel_tenant(id).map(|t| self.tenants[t].farm);
         let default = farm.map(|farm| self.farms[farm].default_is_classic);
-        let classic = (!declare.passive).then(|| is_classic(declare.arguments, default));
+        let kind = (!declare.passive).then(|| kind_of(declare.arguments, default));
         let exclusive = exclusive.then_some(declare.auto_delete);
-        let note = Note::Declare { exclusive, lasting, classic };
+        let note = Note::Declare { exclusive, lasting, kind };
         // Its name must be known, even when the client does not wait for it.
         let method = Method::QueueDeclare(queue::Declare { no_wait: false, ..declare });
         if declare.no_wait {
@@ -454,8 +457,13 @@ impl Engine {
     }
 }
 
+/// Requests of one channel that are kept to be sent again, and octets of each: beyond that a client that asks without
+/// waiting for answers would hold memory, and is told of a loss like without Warren.
+const MOST_KEPT: usize = 256;
+const LARGEST_KEPT: usize = 4096;
+
 /// The request itself, if it may be sent again: twice is the same as once, or it is known from the record what it did.
-fn again(request: &Method<'_>) -> Again {
+fn again(request: &Method<'_>, pending: usize) -> Again {
     let harmless = match request {
         Method::QueueDeclare(declare) => !declare.queue.is_empty(),
         Method::QueueBind(_)
@@ -471,11 +479,11 @@ fn again(request: &Method<'_>) -> Again {
         | Method::ChannelFlow(_) => true,
         _ => false,
     };
-    harmless.then(|| {
-        let mut frame = Vec::new();
+    let mut frame = Vec::new();
+    if harmless && pending < MOST_KEPT {
         request.write(0, &mut frame);
-        frame.into()
-    })
+    }
+    (!frame.is_empty() && frame.len() <= LARGEST_KEPT).then(|| frame.into())
 }
 
 /// A request that its client wants no answer to, with one: Warren must know what became of it.

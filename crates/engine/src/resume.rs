@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use warren_wire::frame::{FRAME_BODY, FRAME_HEADER, FRAME_METHOD, next_frame};
-use warren_wire::method::{Method, basic, channel, confirm, connection, method_id};
+use warren_wire::method::{Method, basic, channel, confirm, connection, exchange, method_id, queue};
 use warren_wire::reply;
 
 use crate::channel::{Channel, ConsumerState, Content, Mode, Standing, Switch};
@@ -32,6 +32,8 @@ use crate::upstream::{Incoming, Note, Pending, Purpose, Stage, UpChannel};
 
 /// A publisher without confirms that was silent for so long has its publishes proven: then a loss does not concern it.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Who did what cost others their connection has shown it by then.
+const SUSPECT_FOR: Duration = Duration::from_secs(60);
 /// A broker may take a moment to notice that an exclusive consumer is gone with its connection.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -112,7 +114,7 @@ impl Engine {
         }
         for session in suspects.keys() {
             if let Some(session) = self.sessions.get_mut(*session) {
-                session.suspect = true;
+                session.suspect_until = self.now + SUSPECT_FOR;
             }
         }
         for session in doomed {
@@ -195,8 +197,9 @@ impl Engine {
         for (channel, up) in owned {
             let state = &self.up_channels[*up];
             let publishes = state.risky || state.risky_before_barrier || !state.unconfirmed.is_empty();
-            let settles =
-                matches!(meant, basic::ACK | basic::NACK | basic::REJECT) && state.unacked.next() > 1;
+            let settles = matches!(meant, basic::NACK | basic::REJECT)
+                && state.has_refused
+                && self.is_named(*up, close.reply_text);
             let mut concerned = matches!(meant, 0 | basic::PUBLISH) && publishes || settles;
             let mut asked = concerned;
             for pending in &state.pending {
@@ -246,12 +249,19 @@ impl Engine {
             // Its client is closing it: nothing is left to prove there.
             return self.binding_closed(Some(id), lost.up);
         }
-        let unsent = if lost.current && channel.mode == Mode::Confirm { count } else { 0 };
+        // What was published before an unbind must not come after it, and the unbind is sent again first.
+        let unbinds = |p: &Pending| {
+            let is = |request: &u32| matches!(*request, queue::UNBIND | exchange::UNBIND);
+            matches!(p, Pending::Client(request, ..) | Pending::Own(request, ..) if is(request))
+        };
+        let kept = lost.current && channel.mode == Mode::Confirm && !lost.state.pending.iter().any(unbinds);
+        let unsent = if kept { count } else { 0 };
         self.nack_lost(id, &lost, unsent);
         self.keep_lost(id, &lost);
         if lost.current {
             self.hold_begun(id, if unsent > 0 { bytes } else { Vec::new() }, unsent);
         }
+        self.channels[id].publishes.retain(|s| s.up != lost.up);
         self.lose_consumers(id, &lost);
         self.keep_requests(id, lost.state.pending);
         self.metrics.resumes += 1;
@@ -322,43 +332,42 @@ impl Engine {
         channel.recent_consumer = 0;
     }
 
-    /// What the binding still owed: answered when the answer is known, else to be asked again.
+    /// What the binding still owed: answered when the answer is known and nothing before it is open, else asked again.
     fn keep_requests(&mut self, id: ChannelId, pending: impl IntoIterator<Item = Pending>) {
-        let channel = &mut self.channels[id];
         for owed in pending {
+            let channel = &mut self.channels[id];
+            let in_order = |p: &Pending| matches!(p, Pending::Client(..) | Pending::Local(_));
             let answer = match &owed {
-                Pending::Open
-                | Pending::Barrier
-                | Pending::Own(_, Note::Consume { .. } | Note::Cancel { .. }, _) => {
+                Pending::Open | Pending::Barrier => continue,
+                // Known from the record, and done when they are needed.
+                Pending::Own(_, Note::Consume { .. } | Note::Cancel { .. }, _)
+                | Pending::Own(basic::QOS, ..) => {
                     continue;
                 }
-                Pending::Own(basic::QOS, ..) => continue, // told again when a consumer needs it
-                Pending::Client(basic::QOS, ..) => Method::BasicQosOk,
-                Pending::Client(confirm::SELECT, ..) => Method::ConfirmSelectOk,
-                Pending::Client(channel::FLOW, ..) => Method::ChannelFlowOk(channel::FlowOk { active: true }),
+                Pending::Local(_) if channel.again.iter().any(in_order) => None,
+                Pending::Local(frame) => {
+                    let frame = frame.clone();
+                    self.send_channel(id, |out| out.extend_from_slice(&frame));
+                    continue;
+                }
+                _ if channel.again.iter().any(in_order) => None,
+                Pending::Client(basic::QOS, ..) => Some(Method::BasicQosOk),
+                Pending::Client(confirm::SELECT, ..) => Some(Method::ConfirmSelectOk),
+                Pending::Client(channel::FLOW, ..) => {
+                    Some(Method::ChannelFlowOk(channel::FlowOk { active: true }))
+                }
                 Pending::Client(_, Note::Cancel { tag }, _) => {
-                    Method::BasicCancelOk(basic::CancelOk { consumer_tag: tag })
+                    Some(Method::BasicCancelOk(basic::CancelOk { consumer_tag: tag }))
                 }
-                _ => {
-                    channel.again.push_back(owed);
-                    continue;
-                }
+                _ => None,
             };
-            let mut frame = Vec::new();
-            answer.write(channel.number, &mut frame);
-            channel.again.push_back(Pending::Local(frame.into()));
-            channel.awaiting -= 1;
-        }
-        self.answer_again(id);
-    }
-
-    /// Answers that wait for nothing are given.
-    fn answer_again(&mut self, id: ChannelId) {
-        while let Some(channel) = self.channels.get_mut(id)
-            && let Some(Pending::Local(_)) = channel.again.front()
-        {
-            let Some(Pending::Local(frame)) = channel.again.pop_front() else { return };
-            self.send_channel(id, |out| out.extend_from_slice(&frame));
+            match answer {
+                Some(answer) => {
+                    channel.awaiting -= 1;
+                    self.tell_channel(id, answer);
+                }
+                None => channel.again.push_back(owed),
+            }
         }
     }
 
@@ -388,7 +397,9 @@ impl Engine {
 
     fn bind_again(&mut self, id: ChannelId, to: Purpose, why: usize) {
         let channel = &mut self.channels[id];
-        let suspect = self.sessions.get(channel.session).is_some_and(|s| s.suspect);
+        let session = channel.session;
+        let suspect = self.is_suspect(session);
+        let channel = &mut self.channels[id];
         channel.purpose = if suspect { Purpose::Lane } else { to };
         channel.switch = Switch::Binding { why, rebound: true };
         channel.moved_for = why;
@@ -400,12 +411,15 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(id) else { return };
         let Some(up) = channel.current.filter(|_| !channel.again.is_empty()) else { return };
         let again = std::mem::take(&mut channel.again);
-        if channel.awaiting > 0 {
+        if again.iter().any(|owed| matches!(owed, Pending::Client(..))) {
             channel.awaiting_on = up;
         }
         for owed in again {
             if let Pending::Client(_, Note::Consume { tag }, _) = &owed {
                 self.consumes_again(id, up, tag);
+            }
+            if matches!(owed, Pending::Client(confirm::SELECT, ..)) {
+                self.mode_selected(up);
             }
             let state = &mut self.up_channels[up];
             let frame = match &owed {
@@ -465,14 +479,20 @@ impl Engine {
             let cancel = basic::Cancel { consumer_tag: &consumer.tag, no_wait: true };
             self.tell_channel(id, Method::BasicCancel(cancel));
         }
-        let tag = again.then(|| self.channels[id].consumers[at].tag.clone());
+        let kept = again.then(|| {
+            let consumer = &self.channels[id].consumers[at];
+            (consumer.tag.clone(), consumer.patience)
+        });
         if let Some(state) = self.free_channel(up) {
             let lost = self.forget_binding(id, up, state);
             self.resume(id, lost, (Vec::new(), 0));
         }
-        if let Some(at) = tag.and_then(|tag| self.channels[id].consumer(&tag)) {
+        if let Some((tag, patience)) = kept
+            && let Some(at) = self.channels.get_mut(id).and_then(|c| c.consumer(&tag))
+        {
             let later = self.now + ASK_AGAIN;
-            self.channels[id].consumers[at].settling_until = later;
+            let consumer = &mut self.channels[id].consumers[at];
+            (consumer.settling_until, consumer.patience) = (later, patience);
             self.wheel.schedule(later, TimerKey::Channel(id));
         }
         self.rebind(id);
@@ -526,6 +546,11 @@ impl Engine {
         };
         let candidates: Vec<usize> = begun.filter(named).collect();
         candidates.first().copied().filter(|_| candidates.iter().all(|at| channel.consumers[*at].replayed))
+    }
+
+    /// Whether a session is served apart from others.
+    pub(crate) fn is_suspect(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|s| self.now < s.suspect_until)
     }
 
     /// Has somebody look whether a publisher without confirms pauses.

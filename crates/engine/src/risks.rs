@@ -5,7 +5,7 @@
 use warren_wire::table::{Table, Value};
 
 use crate::engine::Engine;
-use crate::ids::ChannelId;
+use crate::ids::{ChannelId, UpChannelId};
 use crate::switch::Need;
 
 /// What is risky about a request.
@@ -21,6 +21,15 @@ pub(crate) enum Risk {
     GlobalQos,
     /// queue.delete if unused or if empty: not on quorum queues.
     DeleteIf,
+}
+
+/// What is known of a queue's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Classic,
+    Stream,
+    /// A quorum queue, or not known.
+    Other,
 }
 
 /// All of them.
@@ -43,25 +52,43 @@ impl Engine {
         }
     }
 
+    /// Whether a text speaks of a queue that is consumed on a binding: the close for a nack names the queue, and
+    /// nothing else tells whose it was.
+    pub(crate) fn is_named(&self, up: UpChannelId, text: &[u8]) -> bool {
+        let owner = self.up_channels.get(up).and_then(|s| s.owner).and_then(|o| self.channels.get(o));
+        let text = String::from_utf8_lossy(text);
+        let named = |queue: &[u8]| text.contains(&format!("'{}'", String::from_utf8_lossy(queue)));
+        owner.is_some_and(|c| c.consumers.iter().any(|c| c.up == up && named(&c.queue)))
+    }
+
     /// A queue was declared or deleted: what was known of one of its name counts no more.
-    pub(crate) fn queue_is_new(&mut self, id: ChannelId, queue: &[u8], classic: bool) {
+    pub(crate) fn queue_is_new(&mut self, id: ChannelId, queue: &[u8], kind: Kind) {
         let Some(tenant) = self.channel_tenant(id).and_then(|t| self.tenants.get_mut(t)) else { return };
         RISKS.iter().for_each(|risk| tenant.safe.remove(&key(*risk, queue)));
-        if classic {
-            tenant.classic.insert(queue);
-        } else {
-            tenant.classic.remove(queue);
+        for (names, of) in [(&mut tenant.classic, Kind::Classic), (&mut tenant.streams, Kind::Stream)] {
+            if kind == of {
+                names.insert(queue);
+            } else {
+                names.remove(queue);
+            }
         }
+    }
+
+    /// Whether a queue is known to be a stream. What its consumers may not do shows only when they do it (nack).
+    pub(crate) fn is_stream(&self, id: ChannelId, queue: &[u8]) -> bool {
+        let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get(t));
+        tenant.is_some_and(|t| t.streams.contains(queue))
     }
 }
 
 /// What a declare that succeeds says about its queue's kind: a broker refuses one that names another kind than the
 /// queue has. `default`: what a queue is when its declare names none; `None` where an operator may have chosen that.
-pub(crate) fn is_classic(arguments: Table<'_>, default: Option<bool>) -> bool {
+pub(crate) fn kind_of(arguments: Table<'_>, default: Option<bool>) -> Kind {
     match arguments.get(b"x-queue-type") {
-        Some(Value::Str(kind)) => kind == b"classic",
-        Some(_) => false,
-        None => default == Some(true),
+        Some(Value::Str(b"classic")) => Kind::Classic,
+        Some(Value::Str(b"stream")) => Kind::Stream,
+        None if default == Some(true) => Kind::Classic,
+        _ => Kind::Other,
     }
 }
 

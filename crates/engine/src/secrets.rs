@@ -21,7 +21,12 @@ impl Engine {
         let credentials = Credentials { mechanism: b"PLAIN".to_vec(), response: response.into(), user };
         let login = self.find_login(farm, &credentials);
         self.logins[login].sessions += 1;
-        let before = self.sessions[id].rekeying.replace(login);
+        let deadline = self.now + self.config.limits.wait_limit;
+        let session = &mut self.sessions[id];
+        let before = session.rekeying.replace(login);
+        session.rekeys += 1;
+        session.deadline = Some(deadline);
+        self.arm_session(id, deadline);
         self.leave_login(before);
         if self.login_is_fresh(login) {
             self.rekeyed(id);
@@ -50,7 +55,11 @@ impl Engine {
         let (moved, stay) = std::mem::take(&mut self.tenants[old].waiting).into_iter().partition(moves);
         self.tenants[old].waiting = stay;
         self.tenants[new].waiting.extend::<std::collections::VecDeque<_>>(moved);
-        self.tell_client(id, 0, Method::ConnectionUpdateSecretOk);
+        let session = &mut self.sessions[id];
+        session.deadline = None;
+        for _ in 0..std::mem::take(&mut session.rekeys) {
+            self.tell_client(id, 0, Method::ConnectionUpdateSecretOk);
+        }
         self.serve(new);
         self.tenant_timer(old);
         self.leave_login(before);

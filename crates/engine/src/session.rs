@@ -148,6 +148,8 @@ pub(crate) struct Session {
     pub(crate) login: Option<LoginId>,
     /// Credentials with a new secret, which the broker is being asked about.
     pub(crate) rekeying: Option<LoginId>,
+    /// Answers that are owed for that: a client may say several before it hears of the first.
+    pub(crate) rekeys: u32,
     pub(crate) tenant: Option<TenantId>,
     pub(crate) vhost: Box<str>,
     pub(crate) capabilities: Capabilities,
@@ -186,7 +188,7 @@ pub(crate) struct Session {
     pub(crate) close: CloseMode,
     pub(crate) on_loss: OnLoss,
     /// It may have made a broker close a connection that others used: it gets its own.
-    pub(crate) suspect: bool,
+    pub(crate) suspect_until: Time,
     /// Why it ends: index into the reasons of the metrics, and a text.
     pub(crate) ending: Option<(usize, String)>,
 }

@@ -63,16 +63,19 @@ impl Engine {
         let purpose = channel.purpose;
         let consuming = !channel.consumers.is_empty();
         let stays = bound && (channel.pinned || purpose == Purpose::Lane);
+        // Out of quarantine as soon as nothing is left there: others may be at their risky requests.
+        let clean = |up: UpChannelId| self.up_channels.get(up).is_some_and(|s| s.unacked.is_empty());
+        let leaves = purpose == Purpose::Quarantine && !consuming && channel.current.is_some_and(clean);
         let (fits, to, why) = match need {
-            Need::Request => (bound, Purpose::Control, FIRST_USE),
+            Need::Request => (bound && !leaves, Purpose::Control, FIRST_USE),
             Need::Publish => {
                 let to = if consuming { Purpose::Mixed } else { Purpose::Publish };
                 (stays || bound && matches!(purpose, Purpose::Publish | Purpose::Mixed), to, FIRST_PUBLISH)
             }
             Need::Consume => {
-                let to = if bound { Purpose::Mixed } else { Purpose::Control };
+                let to = if bound && !leaves { Purpose::Mixed } else { Purpose::Control };
                 let serves = matches!(purpose, Purpose::Control | Purpose::Mixed | Purpose::Quarantine);
-                (stays || bound && serves, to, CONSUME)
+                (stays || bound && serves && !leaves, to, CONSUME)
             }
             Need::Quarantine => {
                 (stays || bound && purpose == Purpose::Quarantine, Purpose::Quarantine, QUARANTINE)
@@ -84,7 +87,7 @@ impl Engine {
         };
         if !fits {
             // A session that may have cost others their connection is served apart.
-            let suspect = self.sessions.get(self.channels[id].session).is_some_and(|s| s.suspect);
+            let suspect = self.is_suspect(self.channels[id].session);
             self.begin_switch(id, if suspect { Purpose::Lane } else { to }, why);
         }
         let channel = self.channels.get(id)?;
@@ -178,6 +181,7 @@ impl Engine {
             .filter(|at| {
                 let c = &channel.consumers[*at];
                 c.up != current
+                    && self.up_channels.contains_key(c.up)
                     && c.state == ConsumerState::Active
                     && self.is_movable(id, c)
                     && (urgent || self.may_leave(c))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::FarmId;
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpstreamId};
+use crate::quota::Quota;
 use crate::session::{Credentials, Tune};
 use crate::time::Time;
 
@@ -76,8 +77,8 @@ pub(crate) struct Login {
     pub(crate) tenants: BTreeMap<Box<str>, TenantId>,
     /// Sessions that name it.
     pub(crate) sessions: usize,
-    /// Channels that the broker allows this user, as it said when there were more, and until when that counts.
-    pub(crate) channel_limit: Option<(usize, Time)>,
+    /// Channels that the broker allows this user, once it has said that there were more.
+    pub(crate) quota: Option<Quota>,
 }
 
 /// The pools of one farm, virtual host and credentials.
@@ -103,6 +104,8 @@ pub(crate) struct Tenant {
     pub(crate) lasting: Names,
     /// Queues known to be classic ones, by name.
     pub(crate) classic: Names,
+    /// Queues known to be streams, by name.
+    pub(crate) streams: Names,
     /// Risks that were taken and went well, with the queue's name.
     pub(crate) safe: Names,
 }

@@ -129,6 +129,10 @@ impl Engine {
                 );
                 self.close_session(id, 320, &reply::text(320, &detail), (0, 0), close::UPSTREAM);
             }
+            Phase::Running if session.rekeying.is_some() => {
+                let text = reply::text(320, "no broker was there to check the new secret");
+                self.close_session(id, 320, &text, (0, 0), close::UPSTREAM);
+            }
             phase if phase.is_handshake() => {
                 self.end_session(id, close::PROTOCOL, "the handshake took too long");
             }

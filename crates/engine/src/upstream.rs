@@ -9,7 +9,7 @@ use crate::config::{BackendId, FarmId};
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::numbers::UpNumbers;
 use crate::outbox::Outbox;
-use crate::risks::Risk;
+use crate::risks::{Kind, Risk};
 use crate::session::Tune;
 use crate::sources::Sources;
 use crate::tags::TagSet;
@@ -124,7 +124,7 @@ pub(crate) enum Note {
     Declare {
         exclusive: Option<bool>,
         lasting: Option<bool>,
-        classic: Option<bool>,
+        kind: Option<Kind>,
     },
     /// Its success shows that it is safe.
     Risky {
@@ -244,6 +244,8 @@ pub(crate) struct UpChannel {
     pub(crate) busy: bool,
     /// It waits for that look.
     pub(crate) watched: bool,
+    /// Its owner has given a delivery back, by nack or reject.
+    pub(crate) has_refused: bool,
     /// Its owner has published at all.
     pub(crate) has_published: bool,
     /// Publish numbers whose confirm is awaited.

@@ -27,7 +27,7 @@ pub use ports::free as free_port;
 pub use rabbit::Rabbit;
 pub use warren::Warren;
 pub use ways::{Through, Way, both_ways, both_ways_are_chosen, both_ways_with};
-pub use ways::{eventually, same_both_ways, through_warren, unique, ways};
+pub use ways::{eventually, same_both_ways, same_both_ways_with, through_warren, unique, ways};
 
 use std::path::PathBuf;
 

@@ -117,8 +117,13 @@ pub fn through_warren(test: impl Fn(&Way)) {
 /// Runs a test without and then with Warren, and compares what it gives: for answers of the broker that Warren must
 /// not change. Names of virtual hosts are replaced, since each run has its own.
 pub fn same_both_ways(test: impl Fn(&Way) -> Vec<String>) {
+    same_both_ways_with(&[], test);
+}
+
+/// As [`same_both_ways`], with arguments for Warren.
+pub fn same_both_ways_with(arguments: &[&str], test: impl Fn(&Way) -> Vec<String>) {
     let run = |through: &Through| {
-        let way = Way::new(*through, &[]);
+        let way = Way::new(*through, arguments);
         let seen: Vec<String> = test(&way).iter().map(|line| line.replace(&way.vhost, "VHOST")).collect();
         (*through, seen)
     };

@@ -220,6 +220,21 @@ impl Rabbit {
         ));
     }
 
+    /// Takes away all rights of a user on a virtual host, so that it is not opened to the user any more.
+    pub fn clear_permissions(&self, user: &str, vhost: &str) {
+        let (user, vhost) = (binary(user), binary(vhost));
+        self.eval(&format!("rabbit_auth_backend_internal:clear_permissions({user}, {vhost}, <<\"test\">>)."));
+    }
+
+    /// Sets how many channels a user may have, on all connections together.
+    pub fn limit_channels(&self, user: &str, channels: u32) {
+        let answer = self.eval(&format!(
+            "rabbit_auth_backend_internal:set_user_limits({}, #{{<<\"max-channels\">> => {channels}}}, <<\"test\">>).",
+            binary(user)
+        ));
+        assert_eq!(answer, "ok", "RabbitMQ sets the limit in another way");
+    }
+
     /// Raises the memory alarm: publishing connections are read no more.
     pub fn raise_memory_alarm(&self) {
         // Setting is a notice; asking afterwards makes sure that it has reached every connection.

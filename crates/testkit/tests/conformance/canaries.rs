@@ -1,7 +1,7 @@
 //! No client can hurt another: what each input does to the neighbours of the one who sends it.
 
 use crate::cases::{Case, Kind, Section, Stage, flow};
-use crate::{contents, framing, handshakes, methods, refusals};
+use crate::{contents, framing, handshakes, methods, refusals, states};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use warren_testkit::peer::PUBLISH;
@@ -21,8 +21,14 @@ const OFFENDERS: usize = 3;
 const OTHERS: usize = 50;
 
 /// Everything that costs a client its channel or its connection, and the handshakes that fail.
-const HOSTILE: [&Section; 5] =
-    [&framing::SECTION, &methods::SECTION, &contents::SECTION, &refusals::SECTION, &handshakes::SECTION];
+const HOSTILE: [&Section; 6] = [
+    &framing::SECTION,
+    &methods::SECTION,
+    &contents::SECTION,
+    &refusals::SECTION,
+    &states::SECTION,
+    &handshakes::SECTION,
+];
 
 /// What the canaries feel, and when.
 struct Canaries<'a> {

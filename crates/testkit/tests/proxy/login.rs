@@ -10,7 +10,7 @@ use warren_wire::frame::PROTOCOL_HEADER;
 use warren_wire::method::{channel, connection};
 
 /// What a refused client saw, in words that can be compared.
-fn refused(answer: Result<Peer, Refused>) -> String {
+pub(crate) fn refused(answer: Result<Peer, Refused>) -> String {
     match answer {
         Ok(_) => "let in".to_owned(),
         Err(Refused { stage, end: End::Closed(closed) }) => format!("{stage:?}: {closed:?}"),

@@ -6,6 +6,7 @@
 
 mod alarms;
 mod bystander;
+mod capabilities;
 mod clients;
 mod consuming;
 mod crowd;
@@ -19,11 +20,15 @@ mod memory;
 mod outages;
 mod peers;
 mod publishing;
+mod quarantine;
 mod queues;
+mod quotas;
 mod raw;
 mod readme;
 mod restarts;
 mod resume;
+mod rights;
+mod secrets;
 mod slow;
 mod stopping;
 mod tls;
