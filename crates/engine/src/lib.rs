@@ -37,6 +37,7 @@ mod random;
 mod ranges;
 mod refuse;
 mod release;
+mod replay;
 mod replies;
 mod requests;
 mod resume;
