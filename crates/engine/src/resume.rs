@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use warren_wire::frame::{FRAME_BODY, FRAME_HEADER, FRAME_METHOD, next_frame};
+use warren_wire::frame::{FRAME_BODY, FRAME_HEADER, FRAME_METHOD, HEADER_LEN, next_frame};
 use warren_wire::method::{Method, basic, channel, confirm, connection, exchange, method_id, queue};
 use warren_wire::reply;
 
@@ -432,8 +432,19 @@ impl Engine {
                 }
             };
             state.pending.push_back(owed);
+            self.qos_again(up, &frame);
             self.pass_frame(up, &frame);
         }
+    }
+
+    /// A prefetch that is told again is in force on this binding from here on.
+    fn qos_again(&mut self, up: UpChannelId, frame: &[u8]) {
+        let payload = frame.get(HEADER_LEN..frame.len().saturating_sub(1)).unwrap_or_default();
+        let Ok(Method::BasicQos(qos)) = Method::parse(payload) else { return };
+        let state = &mut self.up_channels[up];
+        let applied = if qos.global { &mut state.applied_global } else { &mut state.applied_prefetch };
+        *applied = Some(qos.prefetch_count);
+        state.dirty = true;
     }
 
     fn consumes_again(&mut self, id: ChannelId, up: UpChannelId, tag: &[u8]) {

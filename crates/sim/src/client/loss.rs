@@ -192,15 +192,25 @@ impl Client {
         if self.excused.take().is_none() && faced_loss && self.stage == Stage::Open {
             ctx.cover.hit(Path::KeptThroughLoss);
         }
-        let open = self.channels.iter().filter(|c| c.state == State::Open && self.stage == Stage::Open);
-        let waits = |c: &&Consumer| c.life == Life::Active && ctx.oracle.queues[c.queue].taken;
-        match open.flat_map(|c| &c.consumers).find(waits) {
+        match self.untold(ctx) {
             Some(consumer) => {
                 let tag = String::from_utf8_lossy(&consumer.tag);
                 Err(format!("client {}: the end of consumer '{tag}' was not told", self.me.session))
             }
             None => Ok(()),
         }
+    }
+
+    /// A consumer whose queue was taken away and that was not told so.
+    fn untold(&self, ctx: &Ctx<'_>) -> Option<&Consumer> {
+        let mut open = self.channels.iter().filter(|c| c.state == State::Open && self.stage == Stage::Open);
+        let waits = |c: &&Consumer| c.life == Life::Active && ctx.oracle.queues[c.queue].taken;
+        open.find_map(|c| c.consumers.iter().find(waits))
+    }
+
+    /// Whether the end of a consumer is to be told to it.
+    pub fn awaits_its_end(&self, ctx: &Ctx<'_>) -> bool {
+        self.untold(ctx).is_some()
     }
 
     /// Whether what it holds may not be all that it got.

@@ -207,6 +207,8 @@ impl World {
         self.befall(&Fault::LoseUpstream { place: upstream, lingers: false })?;
         let gone = self.rng.chance(1, 2);
         let (outside, _) = self.outside(1);
+        // The model broker denies one queue at a time: while somebody is to be told of one, another is deleted.
+        let gone = gone || outside.clients.iter().any(|client| client.awaits_its_end(&outside.ctx));
         let vhost = &outside.ctx.scenario.vhosts[outside.ctx.oracle.queues[queue].vhost];
         let name = outside.ctx.oracle.queues[queue].name.clone();
         if gone {
