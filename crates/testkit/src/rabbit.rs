@@ -132,6 +132,8 @@ impl Rabbit {
     /// Stops the node's process where it is, so that its sockets stay open and nothing answers any more.
     pub fn freeze(&self) {
         self.tell_keeper("freeze");
+        // The signal is sent; each thread stops when it is its turn, and may finish what it is at.
+        std::thread::sleep(Duration::from_millis(300));
     }
 
     /// Lets the node's process go on after [`Rabbit::freeze`].
