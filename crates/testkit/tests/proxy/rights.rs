@@ -48,7 +48,9 @@ fn refused_soon(way: &Way, handshake: &Handshake, changed: Instant) -> String {
     }
     println!("{:?}: refused {:?} after the change", way.through, changed.elapsed());
     sleep(Duration::from_millis(1200)); // longer than a refusal is remembered
-    assert_eq!(ask(), seen, "and once more");
+    // At which step may differ: who came while the broker was at it has passed one already.
+    let close = |seen: &str| seen.split_once(": ").map(|(_, close)| close.to_owned());
+    assert_eq!(close(&ask()), close(&seen), "and once more");
     seen
 }
 
