@@ -21,7 +21,7 @@ const PUBLISHED_WITHIN: Duration = Duration::from_secs(60);
 /// More than an idle client with a channel costs, its share of the allocator's waste included.
 const OCTETS_EACH: u64 = 8 * 1024;
 /// What may stay with the allocator, of some 35 MiB at the peak. Warren frees everything (the records are gone, the
-/// buffers are back), and jemalloc gives unused pages back within some ten seconds.
+/// buffers are back), and jemalloc gives unused pages back after a while.
 const LEFT_BEHIND: u64 = 12 << 20;
 /// So that nothing is lost with each crowd: the second one finds what the first one left.
 const LEFT_BY_THE_SECOND: u64 = 6 << 20;
