@@ -7,6 +7,7 @@ mod pattern;
 use std::fmt;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 pub use limits::Limits;
@@ -34,6 +35,8 @@ pub struct Config {
     pub farms: Vec<Farm>,
     /// Broker endpoints.
     pub backends: Vec<Backend>,
+    /// Limits besides those of routes.
+    pub rules: Vec<Rule>,
     /// Client certificates that stand for credentials.
     pub identities: Vec<Identity>,
     /// Deadlines, caps and budgets.
@@ -49,6 +52,7 @@ impl Config {
             routes: vec![Route::to(0)],
             farms: vec![Farm::of("default", vec![0])],
             backends: vec![Backend::at(host, port)],
+            rules: Vec::new(),
             identities: Vec::new(),
             limits,
         }
@@ -179,6 +183,34 @@ pub struct Allowance {
     pub data_rate: Option<u64>,
     /// Octets of the body of one message.
     pub message_size: Option<u64>,
+}
+
+/// Limits that each virtual host, user or client address has for itself.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Of what each has these limits.
+    pub per: Per,
+    /// Virtual hosts that are meant.
+    pub vhost: Pattern,
+    /// Users that are meant.
+    pub user: Pattern,
+    /// Networks whose clients are meant; all when empty.
+    pub addresses: Vec<IpNet>,
+    /// What each may have.
+    pub limits: Allowance,
+    /// The same, but what is beyond is logged and counted, not refused.
+    pub alarms: Allowance,
+}
+
+/// Of what each has limits for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Per {
+    /// Each virtual host.
+    Vhost,
+    /// Each user.
+    User,
+    /// Each address of clients.
+    Address,
 }
 
 /// Backends that are one cluster for a client.
