@@ -20,8 +20,9 @@ const CONSUMERS: usize = 20;
 const IDLE: usize = 200;
 /// Publishes that a publisher leaves unanswered.
 const WINDOW: usize = 10;
-/// After the broker's return, every publisher must have gone on.
-const GOES_ON_WITHIN: Duration = Duration::from_secs(2);
+/// After the broker's return, every publisher must have gone on: Warren asks once a second, and the rest is for a machine
+/// that is busy. Clients that are disconnected fail at once, and those that are forgotten never go on.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(6);
 
 /// What happened to every message, and when each publisher was answered last.
 #[derive(Default)]
@@ -204,11 +205,18 @@ fn lapin(ledger: &Ledger, address: SocketAddr, queue: &str) {
 
 /// All publishers have been answered since, in time.
 fn all_went_on(ledger: &Ledger, returned: Instant) {
-    std::thread::sleep(GOES_ON_WITHIN.saturating_sub(returned.elapsed()));
-    let answered = ledger.answered.lock().expect("fine").clone();
-    let late: Vec<&String> =
-        answered.iter().filter(|(_, at)| **at < returned).map(|(name, _)| name).collect();
-    assert!(late.is_empty(), "these publishers did not go on within {GOES_ON_WITHIN:?}: {late:?}");
+    loop {
+        let elapsed = returned.elapsed();
+        let answered = ledger.answered.lock().expect("fine").clone();
+        let late: Vec<&String> =
+            answered.iter().filter(|(_, at)| **at < returned).map(|(name, _)| name).collect();
+        if late.is_empty() {
+            println!("all publishers went on within {elapsed:?}");
+            return;
+        }
+        assert!(elapsed < GOES_ON_WITHIN, "these publishers did not go on within {elapsed:?}: {late:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -230,7 +238,7 @@ fn two_restarts_and_a_kill_under_load_disconnect_nobody_and_lose_nothing() {
         scope.spawn(move || lapin(ledger, address, name));
         scope.spawn(move || script(ledger, "python3", "pika_load.py", address, name));
         scope.spawn(move || script(ledger, "node", "amqplib_load.js", address, name));
-        eventually("all publish", Duration::from_secs(30), || {
+        eventually("all publish", Duration::from_secs(60), || {
             ledger.answered.lock().expect("fine").len() == PUBLISHERS + 3
         });
         for kill in [false, true, false] {

@@ -7,7 +7,7 @@ use warren_testkit::{Handshake, Peer, Rabbit, Through, Warren, Way, eventually, 
 use warren_wire::Method;
 use warren_wire::method::{basic, queue};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 
 fn durable(name: &str) -> queue::Declare<'_> {
     queue::Declare { queue: name.as_bytes(), durable: true, ..DECLARE }
@@ -246,7 +246,8 @@ fn sessions_wait_for_their_broker_and_their_heartbeats_go_on() {
     rabbit.start_broker();
     let back = Instant::now();
     peer.expect_confirms(1, 1, 1);
-    assert!(back.elapsed() < Duration::from_secs(2), "{:?} after the broker's return", back.elapsed());
+    // Warren asks once a second. With pauses that only grow it would be up to six seconds by now.
+    assert!(back.elapsed() < Duration::from_secs(4), "{:?} after the broker's return", back.elapsed());
     peer.delete_queue(1, &name);
     peer.close();
     warren.stop();
@@ -298,7 +299,8 @@ fn a_black_hole_is_noticed_by_heartbeats() {
     nacked(&mut peer, 2, 1);
     let noticed = started.elapsed();
     relay.swallow(false);
-    assert!(noticed < Duration::from_secs(10), "{noticed:?}");
+    // After two or three seconds, or with the broker's usual heartbeat after two or three minutes.
+    assert!(noticed < Duration::from_secs(20), "{noticed:?}");
     peer.publish(1, &name, b"after");
     peer.expect_confirms(1, 3, 1);
     let texts: Vec<String> = (0..2).map(|_| consumer.delivery(1).text()).collect();
