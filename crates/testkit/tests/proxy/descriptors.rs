@@ -37,7 +37,8 @@ fn complaints(warren: &Warren) -> usize {
 #[test]
 fn clients_wait_outside_while_descriptors_are_short_and_others_are_served() {
     let way = Way::new(Through::Nothing, &[]);
-    let warren = Warren::start_with_descriptors(DESCRIPTORS, way.rabbit.port(), &[]);
+    // A connection to the broker that ends meanwhile would make room.
+    let warren = Warren::start_with_descriptors(DESCRIPTORS, way.rabbit.port(), &["-t", "20"]);
     let handshake = way.handshake();
     settle(&warren, &handshake).close();
     let bystander = Bystander::start_alone(warren.address(), &handshake);
