@@ -19,10 +19,39 @@ pub enum Link {
 /// Who connected, and where.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The client's address.
+    /// The client's address; where a trusted PROXY protocol header said it, that one.
     pub address: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
     /// The listener that accepted it.
     pub listener: ListenerId,
+    /// What its TLS handshake said; `None`: it speaks plain TCP. Boxed: most sessions need no room for it.
+    pub tls: Option<Box<ClientTls>>,
+}
+
+impl Peer {
+    /// A client without TLS at the only listener.
+    pub fn plain(address: SocketAddr) -> Peer {
+        Peer { address, local: address, listener: 0, tls: None }
+    }
+
+    /// The server name of its TLS handshake.
+    pub fn sni(&self) -> Option<&str> {
+        self.tls.as_ref()?.sni.as_deref()
+    }
+}
+
+/// What a client's TLS handshake said.
+#[derive(Clone, Debug, Default)]
+pub struct ClientTls {
+    /// The name it asked for (SNI).
+    pub sni: Option<String>,
+    /// Such as `TLSv1.3`.
+    pub version: String,
+    /// Such as `TLS13_AES_128_GCM_SHA256`.
+    pub cipher: String,
+    /// The common name of its certificate, which was verified; `None`: it showed none.
+    pub certificate_cn: Option<String>,
 }
 
 /// Why a socket is gone.

@@ -58,6 +58,7 @@ impl Engine {
             last_sent: self.now,
             recent: (0, ChannelId::default()),
             armed: None,
+            route: None,
             close: CloseMode::Confirmed,
             on_loss: OnLoss::Nack,
             suspect_until: self.now,
@@ -81,16 +82,12 @@ impl Engine {
         session.max_payload = hand_off.tune.max_payload();
         session.vhost = hand_off.vhost.as_str().into();
         let user = hand_off.credentials.user.clone();
-        let listener = session.peer.listener;
         if !session.outbox.is_empty() {
             self.send_client(id, |_| {});
         }
-        let Some(route) = self.config.route(listener, &hand_off.vhost, &user) else {
-            self.refuse_route(id, &hand_off.vhost);
+        let Some((farm, vhost)) = self.take_route(id, &hand_off.vhost, &user) else {
             return id;
         };
-        let (farm, vhost) = (route.farm, upstream_vhost(route, &hand_off.vhost));
-        (self.sessions[id].close, self.sessions[id].on_loss) = (route.close, route.on_loss);
         self.farms[farm].tune = hand_off.farm_tune.unwrap_or(self.farms[farm].tune);
         let login = self.find_login(farm, &hand_off.credentials);
         let known = &mut self.logins[login];
@@ -127,8 +124,14 @@ impl Engine {
 
     /// The farm whose properties a session is shown.
     fn listener_farm(&self, id: SessionId) -> usize {
-        let listener = self.sessions[id].peer.listener;
-        self.config.only_farm(listener).or_else(|| self.config.routes.first().map(|r| r.farm)).unwrap_or(0)
+        let only = self.only_farm(id);
+        only.or_else(|| self.config.routes.first().map(|r| r.farm)).unwrap_or(0)
+    }
+
+    /// See [`crate::Config::only_farm`].
+    fn only_farm(&self, id: SessionId) -> Option<usize> {
+        let peer = &self.sessions[id].peer;
+        self.config.only_farm(peer.listener, peer.sni())
     }
 
     /// connection.start, with the broker's own server properties and Warren named beside them.
@@ -217,7 +220,6 @@ impl Engine {
         let session = &mut self.sessions[id];
         session.capabilities = capabilities(ok.client_properties);
         let remote = !session.peer.address.ip().to_canonical().is_loopback();
-        let listener = session.peer.listener;
         if remote && credentials.user == "guest" && !self.config.limits.allow_remote_guest {
             // Beside a broker, Warren makes remote clients look local: what the broker restricts stays restricted.
             self.refuse_login(id, &login_refused(&credentials.mechanism, self.now));
@@ -229,7 +231,7 @@ impl Engine {
             return;
         }
         self.sessions[id].credentials = Some(Box::new(credentials));
-        match self.config.only_farm(listener) {
+        match self.only_farm(id) {
             Some(farm) => self.verify(id, farm),
             None => self.send_tune(id),
         }
@@ -284,16 +286,12 @@ impl Engine {
         let vhost = String::from_utf8_lossy(open.virtual_host).into_owned();
         let session = &mut self.sessions[id];
         session.vhost = vhost.as_str().into();
-        let listener = session.peer.listener;
         let Some(credentials) = session.credentials.clone() else {
             return;
         };
-        let Some(route) = self.config.route(listener, &vhost, &credentials.user) else {
-            self.refuse_route(id, &vhost);
+        let Some((farm, name)) = self.take_route(id, &vhost, &credentials.user) else {
             return;
         };
-        let (farm, name) = (route.farm, upstream_vhost(route, &vhost));
-        (self.sessions[id].close, self.sessions[id].on_loss) = (route.close, route.on_loss);
         let owner = self.owner(farm, &name, &credentials);
         if owner != self.options.worker {
             self.hand_off(id, owner, *credentials);
@@ -305,6 +303,19 @@ impl Engine {
             self.logins[login].sessions += 1;
         }
         self.enter(id, &name);
+    }
+
+    /// Finds the route of a session: its farm, and what the virtual host is called there. `None`: there is none, and
+    /// the client was told.
+    fn take_route(&mut self, id: SessionId, vhost: &str, user: &str) -> Option<(usize, String)> {
+        let session = &mut self.sessions[id];
+        let found = self.config.route(session.peer.listener, session.peer.sni(), vhost, user);
+        let Some((number, route)) = found else {
+            self.refuse_route(id, vhost);
+            return None;
+        };
+        (session.route, session.close, session.on_loss) = (Some(number), route.close, route.on_loss);
+        Some((route.farm, upstream_vhost(route, vhost)))
     }
 
     /// The worker that owns the pools of these credentials on this virtual host.

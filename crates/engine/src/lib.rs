@@ -57,7 +57,7 @@ mod turns;
 mod upstream;
 pub mod wheel;
 
-pub use api::{Command, Gone, Link, Peer};
+pub use api::{ClientTls, Command, Gone, Link, Peer};
 pub use config::Config;
 #[cfg(feature = "sabotage")]
 pub use engine::Sabotage;

@@ -187,6 +187,8 @@ pub(crate) struct Session {
     pub(crate) armed: Option<Time>,
     pub(crate) close: CloseMode,
     pub(crate) on_loss: OnLoss,
+    /// Known once its virtual host is.
+    pub(crate) route: Option<crate::config::RouteId>,
     /// It may have made a broker close a connection that others used: it gets its own.
     pub(crate) suspect_until: Time,
     /// Why it ends: index into the reasons of the metrics, and a text.

@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::options::Stopping;
+use crate::setup::Stopping;
 use crate::signals::Signals;
 use crate::worker::Handle;
 use crate::worker::mailbox::{Mailbox, Message};

@@ -30,7 +30,8 @@ use warren_broker::Server;
 
 use crate::connect::Connector;
 use crate::control::Control;
-use crate::options::{Settings, Stopping};
+use crate::options::Settings;
+use crate::setup::Stopping;
 use crate::worker::mailbox::Message;
 use crate::{Proxy, listen, logging};
 use client::Client;
@@ -117,7 +118,9 @@ impl Stage {
         let broker = Server::start(broker, ANY_PORT).context("cannot start the embedded broker")?;
         let delay = Delay::start(ANY_PORT, broker.address(), ONE_WAY).context("cannot start the delay")?;
         let settings = Settings::on_free_ports(delay.address());
-        let proxy = Proxy::start(&settings, Connector::plain(&settings.upstream))?;
+        let setup = settings.setup();
+        let connector = Connector::new(&setup.backends[0], setup.engine.limits.connect_timeout);
+        let proxy = Proxy::start(&setup, vec![connector.map_err(anyhow::Error::msg)?])?;
         Ok(Stage { proxy, delay, broker })
     }
 

@@ -31,7 +31,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use warren_engine::buf::{Input, Pool};
-use warren_engine::config::{BackendId, ListenerId};
+use warren_engine::config::BackendId;
 use warren_engine::ids::UpstreamId;
 use warren_engine::time::Time;
 use warren_engine::{Config, Engine, Gone, Link, Options, Peer};
@@ -42,9 +42,6 @@ use crate::socket::Socket;
 use clock::{Clock, Timer};
 use links::{Conn, Links};
 use mailbox::{Adoption, Mailbox, Message, Messages};
-
-/// All listening sockets belong to the one listener that there is.
-const LISTENER: ListenerId = 0;
 
 /// What the control thread has of a worker.
 pub(crate) struct Handle {
@@ -238,7 +235,7 @@ impl Worker {
     /// A client has connected.
     fn accepted(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
         let now = self.clock.now();
-        let peer = Peer { address, listener: LISTENER };
+        let peer = Peer::plain(address);
         let session = self.engine.borrow_mut().accepted(now, peer);
         if let Some(session) = session {
             let seat = self.seats.take();
