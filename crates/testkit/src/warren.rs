@@ -52,15 +52,38 @@ impl Warren {
         Warren::start_program(command, &format!("amqp://127.0.0.1:{broker_port}"), arguments)
     }
 
+    /// As [`Warren::start`], with clients that wait for five minutes when their broker is away: a node takes longer than
+    /// half a minute to start where others want the machine too.
+    pub fn start_patient(rabbit: &Rabbit) -> Warren {
+        let (folder, port, http_port) = (folder(), ports::free(), ports::free());
+        let file = folder.path().join("warren.toml");
+        let broker = rabbit.port();
+        let text = format!(
+            "[proxy]\nworkers = 1\nwait_limit = \"300s\"\n\
+             [control]\nhttp = \"127.0.0.1:{http_port}\"\n\
+             [[listener]]\naddress = \"127.0.0.1:{port}\"\n\
+             [[backend]]\nname = \"node\"\nhost = \"127.0.0.1\"\nport = {broker}\n\
+             [[farm]]\nname = \"main\"\nbackends = [\"node\"]\n\
+             [[route]]\nfarm = \"main\"\n"
+        );
+        std::fs::write(&file, text).expect("an own folder");
+        let mut command = Command::new(binary());
+        command.arg("-c").arg(file);
+        Warren::begin(command, folder, port, http_port)
+    }
+
     fn start_program(mut command: Command, upstream: &str, arguments: &[&str]) -> Warren {
-        let folder = tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder");
-        let log = File::create(folder.path().join("log")).expect("an own folder");
         let (port, http_port) = (ports::free(), ports::free());
         command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-b", &http_port.to_string()]);
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "1"]);
         }
         command.args(arguments).arg(upstream);
+        Warren::begin(command, folder(), port, http_port)
+    }
+
+    fn begin(mut command: Command, folder: tempfile::TempDir, port: u16, http_port: u16) -> Warren {
+        let log = File::create(folder.path().join("log")).expect("an own folder");
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let process = command.spawn().unwrap_or_else(|e| panic!("starting {}: {e}", binary().display()));
@@ -210,6 +233,10 @@ impl Drop for Warren {
             eprintln!("--- Warren wrote:\n{}", self.log());
         }
     }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder")
 }
 
 fn metric_name(line: &str) -> &str {
