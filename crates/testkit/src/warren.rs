@@ -52,14 +52,15 @@ impl Warren {
         Warren::start_program(command, &format!("amqp://127.0.0.1:{broker_port}"), arguments)
     }
 
-    /// As [`Warren::start`], with clients that wait for five minutes when their broker is away: a node takes longer than
-    /// half a minute to start where others want the machine too.
-    pub fn start_patient(rabbit: &Rabbit) -> Warren {
+    /// As [`Warren::start`], with clients that wait for five minutes when their broker is away, and a broker that may take a
+    /// minute for each step of a handshake: where others want the machine too, a node takes longer than half a minute to
+    /// start, and longer than ten seconds to let a crowd in.
+    pub fn start_patient(rabbit: &Rabbit, workers: usize) -> Warren {
         let (folder, port, http_port) = (folder(), ports::free(), ports::free());
         let file = folder.path().join("warren.toml");
         let broker = rabbit.port();
         let text = format!(
-            "[proxy]\nworkers = 1\nwait_limit = \"300s\"\n\
+            "[proxy]\nworkers = {workers}\nwait_limit = \"300s\"\nhandshake_timeout = \"60s\"\n\
              [control]\nhttp = \"127.0.0.1:{http_port}\"\n\
              [[listener]]\naddress = \"127.0.0.1:{port}\"\n\
              [[backend]]\nname = \"node\"\nhost = \"127.0.0.1\"\nport = {broker}\n\

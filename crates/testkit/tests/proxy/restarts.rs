@@ -240,7 +240,7 @@ fn all_went_on(ledger: &Ledger, returned: Instant, broker: SocketAddr) {
 #[test]
 fn two_restarts_and_a_kill_under_load_disconnect_nobody_and_lose_nothing() {
     let rabbit = rabbit::exclusive();
-    let warren = Warren::start_patient(&rabbit);
+    let warren = Warren::start_patient(&rabbit, 1);
     let (address, name) = (warren.address(), unique("load"));
     let mut idle: Vec<Peer> = (0..IDLE).map(|_| connect(address)).collect();
     idle[0].declare_with(1, &queue::Declare { queue: name.as_bytes(), durable: true, ..DECLARE });

@@ -88,7 +88,7 @@ fn clients_do_not_notice_a_lost_connection() {
 #[test]
 fn publishes_on_their_way_are_answered_with_nack_once() {
     let rabbit = rabbit::exclusive();
-    let warren = Warren::start_patient(&rabbit);
+    let warren = Warren::start_patient(&rabbit, 1);
     let name = unique("nacked");
     let mut peer = Peer::connect_with(warren.address(), &Handshake::default());
     peer.open_channel(1);
@@ -131,7 +131,7 @@ fn publishes_on_their_way_are_answered_with_nack_once() {
 #[test]
 fn requests_on_their_way_are_repeated_when_twice_is_as_good_as_once() {
     let rabbit = rabbit::exclusive();
-    let warren = Warren::start_patient(&rabbit);
+    let warren = Warren::start_patient(&rabbit, 1);
     let name = unique("repeated");
     let connect = || {
         let mut peer = Peer::connect(warren.address());
@@ -194,7 +194,7 @@ fn what_lived_in_the_connection_ends_with_it() {
 #[test]
 fn a_consumer_whose_queue_is_gone_hears_of_it() {
     let rabbit = rabbit::exclusive();
-    let warren = Warren::start_patient(&rabbit);
+    let warren = Warren::start_patient(&rabbit, 1);
     let lasting = unique("lasting");
     let connect = |names: &[&str]| {
         let properties = capabilities(names);
@@ -229,7 +229,7 @@ fn a_consumer_whose_queue_is_gone_hears_of_it() {
 #[test]
 fn sessions_wait_for_their_broker_and_their_heartbeats_go_on() {
     let rabbit = rabbit::exclusive();
-    let warren = Warren::start_patient(&rabbit);
+    let warren = Warren::start_patient(&rabbit, 1);
     let name = unique("waits");
     let mut peer = Peer::connect_with(warren.address(), &Handshake { heartbeat: 2, ..Handshake::default() });
     peer.open_channel(1);
