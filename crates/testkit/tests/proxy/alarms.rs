@@ -143,14 +143,6 @@ fn a_declare_takes_milliseconds_while_another_client_floods_a_quorum_queue() {
         let queue = quorum_queue(&mut owner);
         let mut others = Pairs::new(way);
         let a_while = Duration::from_secs(3);
-        let declares = || {
-            is_as_without_warren(
-                "a declare",
-                a_while,
-                || declare(way.connect_channel()),
-                || declare(way.observer()),
-            )
-        };
         others.feel_nothing("a message before", Duration::from_secs(1));
         let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
@@ -161,7 +153,8 @@ fn a_declare_takes_milliseconds_while_another_client_floods_a_quorum_queue() {
                 sent.load(Ordering::Relaxed) > 20_000
             });
             let before = sent.load(Ordering::Relaxed);
-            declares();
+            let (through, past) = (|| declare(way.connect_channel()), || declare(way.observer()));
+            is_as_without_warren("a declare", a_while, through, past);
             others.feel_nothing("a message", a_while);
             assert!(sent.load(Ordering::Relaxed) > before, "the flood went on meanwhile");
             drop(stopping);
