@@ -211,6 +211,8 @@ fn a_consumer_whose_queue_is_gone_hears_of_it() {
     let mut untold = connect(&["basic.nack"]);
     let transient = untold.declare(1, "");
     untold.consume(1, &transient, "transient", false);
+    // A node that is killed a moment after a declare may not have it on disk.
+    rabbit.eval("mnesia:sync_log().");
     rabbit.kill();
     rabbit.restart();
     let cancel = told.expect(1, basic::CANCEL);
