@@ -9,6 +9,9 @@ use warren_wire::method::{basic, queue};
 
 const SOON: Duration = Duration::from_secs(60);
 
+/// A node that is killed a moment after a declare may not have it on disk.
+const ON_DISK: &str = "mnesia:sync_log().";
+
 fn durable(name: &str) -> queue::Declare<'_> {
     queue::Declare { queue: name.as_bytes(), durable: true, ..DECLARE }
 }
@@ -109,6 +112,7 @@ fn publishes_on_their_way_are_answered_with_nack_once() {
     plain.publish(1, &name, b"processed");
     plain.declare(1, "");
 
+    rabbit.eval(ON_DISK);
     rabbit.freeze();
     (0..50).for_each(|_| peer.publish(1, &name, b"on its way"));
     modest.publish(1, &name, b"on its way");
@@ -142,6 +146,7 @@ fn requests_on_their_way_are_repeated_when_twice_is_as_good_as_once() {
     declares.declare_with(1, &durable(&name));
     gets.declare(1, "");
     consumes.declare(1, "");
+    rabbit.eval(ON_DISK);
     rabbit.freeze();
     declares.send(1, &Method::QueueDeclare(durable(&name)));
     let bind = queue::Bind {
@@ -211,8 +216,7 @@ fn a_consumer_whose_queue_is_gone_hears_of_it() {
     let mut untold = connect(&["basic.nack"]);
     let transient = untold.declare(1, "");
     untold.consume(1, &transient, "transient", false);
-    // A node that is killed a moment after a declare may not have it on disk.
-    rabbit.eval("mnesia:sync_log().");
+    rabbit.eval(ON_DISK);
     rabbit.kill();
     rabbit.restart();
     let cancel = told.expect(1, basic::CANCEL);
