@@ -185,6 +185,7 @@ impl Engine {
                     && c.state == ConsumerState::Active
                     && self.is_movable(id, c)
                     && (urgent || self.may_leave(c))
+                    && !self.is_held_elsewhere(channel, c)
             })
             .collect();
         for at in moves {
@@ -205,6 +206,17 @@ impl Engine {
         let small = consumer.prefetch.is_some_and(|p| p > 0 && p <= SMALL_PREFETCH);
         let held = |s: &UpChannel| !s.sources.outstanding(consumer.source, &s.unacked).is_empty();
         !small || consumer.no_ack || !self.up_channels.get(consumer.up).is_some_and(held)
+    }
+
+    /// Whether a client still holds what a consumer with a small prefetch has delivered before it moved last. Then it
+    /// stays: with each move its client could come to hold as much again.
+    fn is_held_elsewhere(&self, channel: &Channel, consumer: &Consumer) -> bool {
+        let small = consumer.prefetch.is_some_and(|p| p > 0 && p <= SMALL_PREFETCH);
+        let held = |up: &UpChannelId| {
+            let state = self.up_channels.get(*up).filter(|_| *up != consumer.up);
+            state.is_some_and(|s| !s.sources.outstanding(consumer.source, &s.unacked).is_empty())
+        };
+        small && !consumer.no_ack && channel.older.iter().any(held)
     }
 
     /// Whether a consumer can be cancelled and begun again: its queue is known to outlive its last consumer.

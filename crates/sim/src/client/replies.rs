@@ -251,14 +251,11 @@ impl Channel {
     }
 
     fn consume_ok(&mut self, m: basic::ConsumeOk<'_>, ctx: &mut Ctx<'_>) -> Check {
-        let fits = |mail: &Mail| match *mail {
-            Mail::ConsumeOk(place) => {
-                let tag = &self.consumers[place].tag;
-                tag.is_empty() || *tag == m.consumer_tag
-            }
-            _ => false,
-        };
-        let found = self.mail.iter().position(fits).ok_or("a consume-ok that is not due")?;
+        // One whose client left the name to the broker may be overtaken by one of direct reply-to, so the name decides.
+        let named = |mail: &Mail, name: &[u8]| matches!(*mail, Mail::ConsumeOk(place) if self.consumers[place].tag == name);
+        let exact = self.mail.iter().position(|mail| named(mail, m.consumer_tag));
+        let found = exact.or_else(|| self.mail.iter().position(|mail| named(mail, b"")));
+        let found = found.ok_or("a consume-ok that is not due")?;
         let Mail::ConsumeOk(place) = self.mail.remove(found) else { return Ok(()) };
         let consumer = &mut self.consumers[place];
         if consumer.tag.is_empty() {
