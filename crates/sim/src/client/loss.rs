@@ -179,11 +179,15 @@ impl Client {
         self.faced_loss
     }
 
-    /// All that a loss has brought about is over. Counts those who got through it.
+    /// All that a loss has brought about is over. Counts those who got through it. `may_wait`: upstream connections are
+    /// few, and so a consumer that is to hear of its end may have to wait for one.
     ///
     /// # Errors
     /// When a consumer that could not begin again was not told so.
-    pub fn is_settled_again(&mut self, ctx: &mut Ctx<'_>) -> Check {
+    pub fn is_settled_again(&mut self, may_wait: bool, ctx: &mut Ctx<'_>) -> Check {
+        if may_wait && self.untold(ctx).is_some() {
+            return Ok(());
+        }
         if !std::mem::take(&mut self.suspected).is_empty() && self.stage == Stage::Open {
             ctx.cover.hit(Path::SuspectSpared);
         }

@@ -3,7 +3,7 @@
 use warren_wire::method::{basic, channel, queue, split_id};
 use warren_wire::{Method, MethodId};
 
-use super::channel::{Channel, Hold, Life, Mark, Mode, State};
+use super::channel::{Channel, Hold, Life, Mark, Mode, State, Unit};
 use super::content::{Incoming, What};
 use super::{Ctx, Me};
 use crate::cover::Path;
@@ -207,6 +207,12 @@ impl Channel {
     fn drop_outgoing(&mut self) {
         let rest = self.outgoing.iter().take_while(|unit| unit.mark == Mark::ContentPart).count() + 1;
         self.outgoing.truncate(if self.in_content { rest } else { 0 });
+        // What they complete is forgotten by the record too.
+        let seals = |unit: &&mut Unit| matches!(unit.mark, Mark::Seal { .. });
+        self.outgoing
+            .iter_mut()
+            .filter(seals)
+            .for_each(|unit| unit.mark = Mark::Seal { sealed: 0, settles: 0 });
     }
 
     fn cover_error(&self, code: u16, method: MethodId, ctx: &mut Ctx<'_>) {
