@@ -141,6 +141,13 @@ pub(crate) struct Transaction {
     pub(crate) lost: Option<Ranges>,
 }
 
+impl Transaction {
+    /// Whether it has settled anything. What it has published makes its binding risky.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.settled.is_empty() || self.lost.is_some()
+    }
+}
+
 /// One client's channel.
 pub(crate) struct Channel {
     pub(crate) session: SessionId,

@@ -30,6 +30,10 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 /// How long a client may take to answer connection.close.
 const CLOSE_OK_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long what a client had published completely before it vanished waits for a broker. Nobody is there who could be
+/// told that it is lost, and it costs no more than its octets, which count in the budget.
+const LEFT_BEHIND_FOR: Duration = Duration::from_secs(600);
+
 impl Engine {
     /// Closes a session with an error: connection.close now, the socket after close-ok or a moment.
     pub(crate) fn close_session(
@@ -196,7 +200,7 @@ impl Engine {
         if session.channels.is_empty() {
             self.forget_session(id);
         } else {
-            let deadline = self.now + self.config.limits.wait_limit;
+            let deadline = self.now + LEFT_BEHIND_FOR;
             session.deadline = Some(deadline);
             self.arm_session(id, deadline);
         }

@@ -328,7 +328,8 @@ impl Engine {
     }
 
     /// tx.commit-ok: what the transaction settled is settled.
-    pub(crate) fn committed(&mut self, id: ChannelId) {
+    pub(crate) fn committed(&mut self, id: ChannelId, up: UpChannelId) {
+        self.transaction_ended(up);
         let Some(tx) = self.channels.get_mut(id).and_then(|c| c.tx.as_deref_mut()) else { return };
         let tx = std::mem::take(tx);
         for (up, frame) in tx.deferred {
@@ -345,11 +346,20 @@ impl Engine {
     }
 
     /// tx.rollback-ok: what the transaction settled is outstanding again.
-    pub(crate) fn rolled_back(&mut self, id: ChannelId) {
+    pub(crate) fn rolled_back(&mut self, id: ChannelId, up: UpChannelId) {
+        self.transaction_ended(up);
         let Some(channel) = self.channels.get_mut(id) else { return };
         if let Some(tx) = channel.tx.as_deref_mut() {
             let tx = std::mem::take(tx);
             channel.lost = tx.lost.unwrap_or(std::mem::take(&mut channel.lost));
+        }
+    }
+
+    /// What was published before commit-ok or rollback-ok has been carried out, or is undone: until the next transaction
+    /// begins, a loss costs nothing.
+    fn transaction_ended(&mut self, up: UpChannelId) {
+        if let Some(state) = self.up_channels.get_mut(up) {
+            (state.risky, state.risky_before_barrier) = (false, false);
         }
     }
 

@@ -394,12 +394,19 @@ impl Engine {
             channel.mode = Mode::Tx;
             channel.pinned = true;
             channel.tx.get_or_insert_default();
-            if let Some(state) = channel.current.and_then(|up| self.up_channels.get_mut(up)) {
-                state.mode = Mode::Tx;
-                state.dirty = true;
+            if let Some(up) = channel.current {
+                self.transacts(up);
             }
         }
         Ok(flow)
+    }
+
+    /// A binding has been told tx.select.
+    pub(crate) fn transacts(&mut self, up: UpChannelId) {
+        if let Some(state) = self.up_channels.get_mut(up) {
+            state.mode = Mode::Tx;
+            state.dirty = true;
+        }
     }
 
     /// tx.commit or tx.rollback. What follows waits for the answer: it belongs to the next transaction, and RabbitMQ
@@ -476,6 +483,7 @@ fn again(request: &Method<'_>, pending: usize) -> Again {
         | Method::BasicQos(_)
         | Method::BasicRecover(_)
         | Method::ConfirmSelect(_)
+        | Method::TxSelect
         | Method::ChannelFlow(_) => true,
         _ => false,
     };

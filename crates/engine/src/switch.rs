@@ -14,7 +14,7 @@ use warren_wire::method::{Method, basic};
 use warren_wire::reply;
 use warren_wire::table::Table;
 
-use crate::channel::{Channel, Consumer, ConsumerState, Content, Standing, Switch};
+use crate::channel::{Channel, Consumer, ConsumerState, Content, Mode, Standing, Switch};
 use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId};
 use crate::timers::TimerKey;
@@ -86,9 +86,10 @@ impl Engine {
             Need::Transaction => (bound && purpose == Purpose::Lane, Purpose::Lane, TRANSACTION),
         };
         if !fits {
-            // A session that may have cost others their connection is served apart.
+            // A session that may have cost others their connection is served apart, and so are transactions.
             let suspect = self.is_suspect(self.channels[id].session);
-            self.begin_switch(id, if suspect { Purpose::Lane } else { to }, why);
+            let apart = suspect || self.channels[id].mode == Mode::Tx;
+            self.begin_switch(id, if apart { Purpose::Lane } else { to }, why);
         }
         let channel = self.channels.get(id)?;
         let up = channel.current.filter(|_| channel.flows())?;

@@ -276,7 +276,14 @@ impl Engine {
             return;
         };
         let waits = matches!(channel.switch, Switch::Binding { .. });
-        if waits && self.now.since(channel.waiting_since) >= self.config.limits.wait_limit {
+        if !waits || self.now.since(channel.waiting_since) < self.config.limits.wait_limit {
+            return;
+        }
+        let left_behind = self.sessions.get(channel.session).is_some_and(|s| s.phase == Phase::Gone);
+        if left_behind && !self.is_short() {
+            // What a client has left behind waits as long as its session, while there is memory for it.
+            self.wheel.schedule(self.now + self.config.limits.wait_limit, TimerKey::Channel(id));
+        } else {
             let waited = self.config.limits.wait_limit.as_secs();
             self.give_up_binding(id, &format!("none became free within {waited} s"));
         }
