@@ -73,6 +73,8 @@ pub(crate) enum Switch {
     Binding { why: usize, rebound: bool },
     /// Replies to earlier requests are awaited, from another binding or before an error.
     Awaiting,
+    /// What was given back on older bindings must be back in its queues before the next frame, which may ask for it.
+    Requeueing,
 }
 
 /// A consumer and all that is needed to begin it again elsewhere.

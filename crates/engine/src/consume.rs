@@ -246,9 +246,13 @@ impl Engine {
             } else {
                 state.unacked.settle(up_tag)
             };
-            state.has_refused |= at != split(basic::ACK);
+            let gives_back = at != split(basic::ACK);
+            state.has_refused |= gives_back;
             if settled {
                 self.pass_frame(up, &copy);
+            }
+            if settled && gives_back {
+                self.requeue_first(id, up);
             }
             self.retire_if_done(id, up);
         }
@@ -335,6 +339,7 @@ impl Engine {
         for (up, frame) in tx.deferred {
             if self.up_channels.get(up).is_some_and(|s| s.owner == Some(id) && !s.closing) {
                 self.pass_frame(up, &frame);
+                self.requeue_first(id, up);
             }
         }
         for (up, tag) in tx.settled {
@@ -437,6 +442,7 @@ impl Engine {
                 let (upstream, number) = (state.upstream, state.number);
                 let nack = basic::Nack { delivery_tag: last, multiple: true, requeue: true };
                 self.tell_upstream(upstream, number, Method::BasicNack(nack));
+                self.requeue_first(id, up);
             }
             self.retire_if_done(id, up);
         }

@@ -381,6 +381,7 @@ impl Engine {
         };
         if channel.current.is_some() {
             self.send_again(id);
+            self.requeued(id);
             self.resume_answered(id);
             return;
         }

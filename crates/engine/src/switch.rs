@@ -143,7 +143,8 @@ impl Engine {
             && !channel.consumes_on(up)
             && !state.pending.iter().any(|p| matches!(p, Pending::Client(..) | Pending::Local(_)))
             && channel.speaking != Some(up)
-            && !channel.turns.has(up);
+            && !channel.turns.has(up)
+            && channel.switch != Switch::Requeueing;
         if done && channel.older.contains(&up) {
             channel.older.retain(|o| *o != up);
             let older = channel.older.clone();
@@ -167,8 +168,35 @@ impl Engine {
                 channel.switch = Switch::None;
                 self.replays.push_back(id);
             }
-            _ => {}
+            _ => self.requeued(id),
         }
+    }
+
+    /// A message was given back on an older binding: what comes next may ask for it, and must not overtake that.
+    pub(crate) fn requeue_first(&mut self, id: ChannelId, up: UpChannelId) {
+        let channel = &mut self.channels[id];
+        let free = matches!(channel.switch, Switch::None | Switch::Awaiting | Switch::Requeueing);
+        if channel.current == Some(up) || !channel.older.contains(&up) || !free {
+            return;
+        }
+        channel.switch = Switch::Requeueing;
+        self.send_barrier(up);
+    }
+
+    /// Goes on once all that was given back on older bindings is back in its queues.
+    pub(crate) fn requeued(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id).filter(|c| c.switch == Switch::Requeueing) else {
+            return;
+        };
+        let proves = |s: &UpChannel| s.pending.iter().any(|p| matches!(p, Pending::Barrier));
+        if channel.older.iter().any(|up| self.up_channels.get(*up).is_some_and(proves)) {
+            return;
+        }
+        channel.switch = Switch::Awaiting;
+        for up in channel.older.clone() {
+            self.retire_if_done(id, up);
+        }
+        self.resume_answered(id);
     }
 
     /// Begins to move what can be moved to the current binding.
