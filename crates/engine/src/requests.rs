@@ -388,6 +388,11 @@ impl Engine {
         if self.channels[id].mode == Mode::Confirm {
             return Err(Fault::channel(406, "cannot switch from confirm to tx mode", (90, 10)));
         }
+        let risky = |up: UpChannelId| self.up_channels[up].risky && self.up_channels[up].mode == Mode::Plain;
+        if self.channels[id].current.is_some_and(risky) && self.prove_first(id) {
+            // Else what was published before would count as the transaction's.
+            return Ok(Flow::Hold);
+        }
         let flow = self.pass_request(id, Need::Transaction, frame, false, Note::Plain)?;
         if flow == Flow::Done {
             let channel = &mut self.channels[id];
