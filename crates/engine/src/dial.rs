@@ -89,7 +89,7 @@ impl Engine {
             self.tenants[tenant].upstreams.push(id);
         }
         self.arm_upstream(id, deadline);
-        self.commands.push_back(Command::Connect { upstream: id, backend });
+        self.commands.push_back(Command::Connect { upstream: id, backend, client: None });
         Some(id)
     }
 

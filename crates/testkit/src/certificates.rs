@@ -39,9 +39,22 @@ impl Authority {
 
     /// Signs a certificate for DNS names and IP addresses; `name` names its files.
     pub fn sign(&self, name: &str, subjects: &[&str]) -> Signed {
+        self.sign_as(name, subjects, |_| {})
+    }
+
+    /// As [`Authority::sign`], for a certificate that expired long ago.
+    pub fn sign_expired(&self, name: &str, subjects: &[&str]) -> Signed {
+        self.sign_as(name, subjects, |params| {
+            params.not_before = rcgen::date_time_ymd(2001, 2, 3);
+            params.not_after = rcgen::date_time_ymd(2002, 3, 4);
+        })
+    }
+
+    fn sign_as(&self, name: &str, subjects: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Signed {
         let subjects: Vec<String> = subjects.iter().map(|s| (*s).to_owned()).collect();
         let mut params = CertificateParams::new(subjects).expect("names");
         params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a signature");
         let at = |ending: &str| self.folder.path().join(format!("{name}{ending}"));
