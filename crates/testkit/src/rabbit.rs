@@ -265,7 +265,7 @@ fn path_with_sbin() -> String {
 fn speaks_amqp(address: SocketAddr, proxy_protocol: bool) -> bool {
     let ask = || -> std::io::Result<[u8; 11]> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         if proxy_protocol {
             stream.write_all(b"PROXY UNKNOWN\r\n")?;
         }

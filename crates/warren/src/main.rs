@@ -93,6 +93,7 @@ fn serve(setup: &Setup, words: Option<&str>) -> ExitCode {
 /// Starts the proxy, and stays with the control thread's work until the end.
 fn run(setup: &Setup, edge: &Edge, words: Option<&str>) -> anyhow::Result<ExitCode> {
     let control = Control::new()?;
+    setup.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let proxy = Proxy::start(setup, edge)?;
     tracing::info!(
         "listening for clients on {}, for HTTP on {}; {}; {} worker(s)",

@@ -188,6 +188,7 @@ impl Settings {
             },
             log: self.log,
             auth: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -316,6 +317,14 @@ fn serve_file(
     let sources = Sources { options: &|name| arguments.get(name), variables, file: None };
     let log = sources.find(&LOG, level).map_err(Refusal::Setting)?;
     let mut setup = file::load(path).map_err(Refusal::File)?;
+    let unused = beside.filter(|setting| variables(setting.variable).is_some_and(|value| !value.is_empty()));
+    setup.warnings.extend(unused.map(|setting| {
+        format!(
+            "{} is set in the environment and is not used: {} says everything",
+            setting.variable,
+            path.display()
+        )
+    }));
     setup.log = log.or(setup.log);
     Ok(Wanted::ServeFile(Box::new(setup)))
 }
