@@ -40,6 +40,7 @@ impl Engine {
         (class_id, method_id): (u16, u16),
         reason: usize,
     ) {
+        let within = self.is_within_frame(id);
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
@@ -51,7 +52,7 @@ impl Engine {
                 self.forget_session(id);
                 return;
             }
-            _ if self.is_within_frame(id) => {
+            _ if within => {
                 self.close_after_frame(id, code, text, (class_id, method_id), reason);
                 return;
             }

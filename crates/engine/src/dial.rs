@@ -425,7 +425,8 @@ impl Engine {
         let (reason, why) = upstream.ending.unwrap_or((LOST, "ended".into()));
         self.metrics.upstream_closes[reason] += 1;
         let expected = matches!(reason, IDLE | SHUTDOWN | REFUSED);
-        let event = Event::UpstreamEnded { upstream: id, backend: upstream.backend, why, expected };
+        let (backend, purpose) = (upstream.backend, upstream.purpose.name());
+        let event = Event::UpstreamEnded { upstream: id, backend, purpose, why, expected };
         self.commands.push_back(Command::Event(event));
         self.tell_unblocked();
         if let Some(session) = upstream.session {

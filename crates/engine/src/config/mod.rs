@@ -107,7 +107,12 @@ impl Config {
     }
 
     /// The name of the route, when this client can take only one.
-    pub fn only_route(&self, listener: ListenerId, sni: Option<&str>, user: &str) -> Option<&Route> {
+    pub fn only_route<'a>(
+        &'a self,
+        listener: ListenerId,
+        sni: Option<&'a str>,
+        user: &'a str,
+    ) -> Option<&'a Route> {
         let mut routes = self.open_to(listener, sni, user);
         let first = routes.next()?;
         routes.next().is_none().then_some(first)
