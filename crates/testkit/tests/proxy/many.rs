@@ -27,7 +27,7 @@ const LEFT_BEHIND: u64 = 12 << 20;
 const LEFT_BY_THE_SECOND: u64 = 6 << 20;
 
 /// A client on the runtime.
-struct Client {
+pub(super) struct Client {
     stream: TcpStream,
     unread: Vec<u8>,
 }
@@ -115,9 +115,14 @@ fn publish(queue: &str, body: &[u8]) -> Vec<u8> {
 
 /// All of them at once.
 fn connect_all(runtime: &Runtime, address: SocketAddr, vhost: &str) -> Vec<Client> {
+    connect_many(runtime, CLIENTS, address, vhost)
+}
+
+/// So many clients at once, each with channel 1 open.
+pub(super) fn connect_many(runtime: &Runtime, count: usize, address: SocketAddr, vhost: &str) -> Vec<Client> {
     runtime.block_on(async {
         let mut clients = JoinSet::new();
-        for _ in 0..CLIENTS {
+        for _ in 0..count {
             let vhost = vhost.to_owned();
             clients.spawn(async move { Client::connect(address, &vhost).await });
         }
