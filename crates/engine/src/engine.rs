@@ -21,7 +21,7 @@ use crate::session::{HandOff, Phase, Session};
 use crate::tenant::{FarmState, Login, Tenant};
 use crate::time::Time;
 use crate::timers::TimerKey;
-use crate::upstream::{Stage, UpChannel, Upstream};
+use crate::upstream::{Purpose, Stage, UpChannel, Upstream};
 use crate::wheel::Wheel;
 
 /// How often it is worth while to look for handshakes that stall.
@@ -258,21 +258,29 @@ impl Engine {
 
     /// Next thing to do, in order.
     pub fn next_command(&mut self) -> Option<Command> {
-        let command = self.commands.pop_front()?;
-        match command {
+        let mut command = self.commands.pop_front()?;
+        match &mut command {
+            Command::Connect { upstream, client, .. } => *client = self.behind(*upstream),
             Command::Flush(Link::Session(id)) => {
-                if let Some(session) = self.sessions.get_mut(id) {
+                if let Some(session) = self.sessions.get_mut(*id) {
                     session.flushing = false;
                 }
             }
             Command::Flush(Link::Upstream(id)) => {
-                if let Some(upstream) = self.upstreams.get_mut(id) {
+                if let Some(upstream) = self.upstreams.get_mut(*id) {
                     upstream.flushing = false;
                 }
             }
             _ => {}
         }
         Some(command)
+    }
+
+    /// The client on whose behalf alone an upstream connection is made. Lanes are not: they belong to shared mode.
+    fn behind(&self, upstream: UpstreamId) -> Option<Box<Peer>> {
+        let upstream = self.upstreams.get(upstream).filter(|up| up.purpose == Purpose::Dedicated)?;
+        let session = self.sessions.get(upstream.session?)?;
+        Some(Box::new(session.peer.clone()))
     }
 
     /// When [`Engine::tick`] wants to be called at the latest.

@@ -12,7 +12,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn peer(client: &str, local: &str, tls: Option<ClientTls>) -> Peer {
-    Peer { address: address(client), local: address(local), listener: 0, tls: tls.map(Box::new) }
+    Peer { address: address(client), local: address(local), listener: 0, host: None, tls: tls.map(Box::new) }
 }
 
 fn tls(cn: Option<&str>) -> ClientTls {

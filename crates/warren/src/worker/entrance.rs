@@ -88,7 +88,7 @@ impl Drop for Ticket {
 pub(super) fn enter(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, listener: ListenerId) {
     let address = plain(address);
     let local = stream.local_addr().map_or(address, plain);
-    let peer = Peer { address, local, listener, tls: None };
+    let peer = Peer { address, local, listener, host: None, tls: None };
     let Some(entrance) = worker.edge.entrances.get(listener) else { return };
     if entrance.tls.is_none() && !entrance.trusts(address) {
         worker.accepted(Socket::plain(stream), peer, worker.seats.take());

@@ -292,8 +292,13 @@ impl Worker {
         match outcome {
             Ok(socket) => {
                 let seat = self.seats.take();
+                let local = socket.local_addr();
                 self.serve(link, socket, seat, Input::new(&self.pool));
-                self.engine.borrow_mut().upstream_connected(now, upstream);
+                let mut engine = self.engine.borrow_mut();
+                if let Ok(local) = local {
+                    engine.upstream_local(upstream, local);
+                }
+                engine.upstream_connected(now, upstream);
             }
             Err(text) => self.engine.borrow_mut().gone(now, link, Gone::Failed(text)),
         }
