@@ -48,6 +48,7 @@ pub struct Peer {
     heartbeats: usize,
     out: Vec<u8>,
     server_properties: Vec<u8>,
+    mechanisms: String,
     tuned: (u16, u32, u16),
 }
 
@@ -87,6 +88,7 @@ impl Peer {
             heartbeats: 0,
             out: Vec::new(),
             server_properties: Vec::new(),
+            mechanisms: String::new(),
             tuned: (0, 0, 0),
         }
     }
@@ -124,6 +126,11 @@ impl Peer {
     /// frame_max as negotiated.
     pub fn frame_max(&self) -> u32 {
         self.frame_max
+    }
+
+    /// The mechanisms of connection.start.
+    pub fn mechanisms(&self) -> &str {
+        &self.mechanisms
     }
 
     /// The server properties of connection.start, encoded.

@@ -51,6 +51,10 @@ impl Read for Stream {
             // An end that TLS was not told of is an end all the same.
             Stream::Tls(stream) => match stream.read(space) {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+                // An alert: the other side has had enough.
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    Err(ErrorKind::ConnectionReset.into())
+                }
                 other => other,
             },
         }
