@@ -25,6 +25,8 @@ pub struct Peer {
     pub local: SocketAddr,
     /// The listener that accepted it.
     pub listener: ListenerId,
+    /// The name of its address, where somebody was to look it up and found one.
+    pub host: Option<Box<str>>,
     /// What its TLS handshake said; `None`: it speaks plain TCP. Boxed: most sessions need no room for it.
     pub tls: Option<Box<ClientTls>>,
 }
@@ -32,7 +34,7 @@ pub struct Peer {
 impl Peer {
     /// A client without TLS at the only listener.
     pub fn plain(address: SocketAddr) -> Peer {
-        Peer { address, local: address, listener: 0, tls: None }
+        Peer { address, local: address, listener: 0, host: None, tls: None }
     }
 
     /// The server name of its TLS handshake.
@@ -42,7 +44,7 @@ impl Peer {
 }
 
 /// What a client's TLS handshake said.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
     /// The name it asked for (SNI).
     pub sni: Option<String>,
@@ -72,6 +74,8 @@ pub enum Command {
         upstream: UpstreamId,
         /// Where to.
         backend: BackendId,
+        /// On whose behalf alone; `None`: many clients will share it, or nobody in particular asked for it.
+        client: Option<Box<Peer>>,
     },
     /// There is something to write: write until the outbox is empty or the socket is full, then `wrote`.
     Flush(Link),

@@ -15,17 +15,21 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::setup::Stopping;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
+use crate::tls::Watch;
 use crate::worker::Handle;
 use crate::worker::mailbox::{Mailbox, Message};
 use metrics::Counts;
 
 /// How often to look whether clients are left, while they are waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often to look whether files have changed. What has changed is read when it was left alone for so long.
+const LOOK_AT_FILES: Duration = Duration::from_millis(500);
 /// What clients are told when the process ends, with the code 320.
 const STOPPING: &str = "Warren is being stopped";
 
@@ -33,6 +37,7 @@ const STOPPING: &str = "Warren is being stopped";
 pub(crate) struct Control {
     runtime: Runtime,
     signals: Signals,
+    hang_up: Signal,
 }
 
 impl Control {
@@ -42,8 +47,9 @@ impl Control {
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
         let inside = runtime.enter();
         let signals = Signals::new().context("cannot take over SIGTERM and SIGINT")?;
+        let hang_up = signals::hang_up().context("cannot take over SIGHUP")?;
         drop(inside);
-        Ok(Control { runtime, signals })
+        Ok(Control { runtime, signals, hang_up })
     }
 
     /// Runs until a signal or the loss of a worker ends the process; returns its status.
@@ -51,8 +57,10 @@ impl Control {
         self,
         http: Vec<TcpListener>,
         workers: Vec<Handle>,
+        watches: Vec<Arc<dyn Watch>>,
         stopping: Stopping,
     ) -> anyhow::Result<ExitCode> {
+        self.runtime.spawn(watch(watches.into(), self.hang_up));
         let code = self.runtime.block_on(control(self.signals, http, workers, stopping));
         self.runtime.shutdown_background();
         code
@@ -82,6 +90,22 @@ async fn control(
             tracing::warn!("{signal} again: connections that are still open are cut off");
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Has files looked at every now and then, and at once on SIGHUP. A disk may take its time: others do not wait for it.
+async fn watch(watches: Arc<[Arc<dyn Watch>]>, mut hang_up: Signal) {
+    loop {
+        let at_once = tokio::select! {
+            () = sleep(LOOK_AT_FILES) => false,
+            Some(()) = hang_up.recv() => true,
+        };
+        if at_once {
+            tracing::info!("SIGHUP: looking at the files of TLS");
+        }
+        let watches = Arc::clone(&watches);
+        let look = move || watches.iter().for_each(|watch| watch.look(at_once));
+        let _ = tokio::task::spawn_blocking(look).await;
     }
 }
 

@@ -30,9 +30,9 @@ impl Worker {
             Command::Read(link) => self.want(link, Wanted::READ),
             Command::Close(link) => self.end(now, link, Wanted::CLOSE),
             Command::Abort(link) => self.end(now, link, Wanted::ABORT),
-            Command::Connect { upstream, backend } => {
+            Command::Connect { upstream, backend, client } => {
                 self.links.begin(upstream);
-                spawn_local(Rc::clone(self).connect(upstream, backend));
+                spawn_local(Rc::clone(self).connect(upstream, backend, client));
             }
             Command::HandOff { session, worker, hand_off } => {
                 if let Some(conn) = self.links.remove(Link::Session(session)) {
@@ -101,13 +101,20 @@ impl Worker {
             Event::SessionEnded { session, peer, lasted, why } => {
                 tracing::debug!(?session, %peer, ?lasted, ?why, "client gone");
             }
+            // One for each client.
+            Event::UpstreamOpened { upstream, backend: id, purpose: "dedicated" } => {
+                tracing::debug!(?upstream, broker = backend(id), "connected to broker for one client");
+            }
+            Event::UpstreamEnded { upstream, backend: id, purpose: "dedicated", why, expected: true } => {
+                tracing::debug!(?upstream, broker = backend(id), ?why, "connection to broker ended");
+            }
             Event::UpstreamOpened { upstream, backend: id, purpose } => {
                 tracing::info!(?upstream, broker = backend(id), purpose, "connected to broker");
             }
-            Event::UpstreamEnded { upstream, backend: id, why, expected: true } => {
+            Event::UpstreamEnded { upstream, backend: id, why, expected: true, .. } => {
                 tracing::info!(?upstream, broker = backend(id), ?why, "connection to broker ended");
             }
-            Event::UpstreamEnded { upstream, backend: id, why, expected: false } => {
+            Event::UpstreamEnded { upstream, backend: id, why, expected: false, .. } => {
                 tracing::warn!(?upstream, broker = backend(id), ?why, "connection to broker lost");
             }
         }

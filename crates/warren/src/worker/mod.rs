@@ -1,7 +1,7 @@
 //! A worker: one thread with a runtime of its own, one engine, and the connections that this engine decides about.
 //! Nothing here is shared with another thread; what comes from others comes as a message ([`mailbox`]).
 //!
-//! [`accept`] brings clients in. Each connection has a task ([`connection`]) that hands bytes to the engine and, at
+//! [`accept`] brings clients in, and [`entrance`] does what comes before AMQP. Each connection has a task ([`connection`]) that hands bytes to the engine and, at
 //! the end, closes in good order ([`closing`]). After every call to the engine its commands are carried out
 //! ([`commands`]): whoever made the call writes to whatever socket it was for, at once. [`links`] finds the sockets,
 //! [`clock`] tells the time.
@@ -14,32 +14,34 @@ pub(crate) mod clock;
 mod closing;
 mod commands;
 mod connection;
+pub(crate) mod entrance;
 mod links;
 pub(crate) mod mailbox;
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::TcpListener as StdListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use warren_engine::buf::{Input, Pool};
-use warren_engine::config::BackendId;
+use warren_engine::config::{BackendId, ListenerId};
 use warren_engine::ids::UpstreamId;
 use warren_engine::time::Time;
 use warren_engine::{Config, Engine, Gone, Link, Options, Peer};
 
-use crate::connect::Connector;
+use crate::edge::Edge;
 use crate::seats::{Seat, Seats};
 use crate::socket::Socket;
 use clock::{Clock, Timer};
+use entrance::Waiting;
 use links::{Conn, Links};
 use mailbox::{Adoption, Mailbox, Message, Messages};
 
@@ -55,22 +57,21 @@ pub(crate) struct Handle {
 struct Setup {
     options: Options,
     config: Arc<Config>,
-    connectors: Arc<[Connector]>,
     clock: Clock,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(ListenerId, TcpListener)>,
+    edge: Edge,
     seats: Arc<Seats>,
     /// Mailboxes of all workers, by number.
     workers: Vec<Mailbox>,
     messages: Messages,
 }
 
-/// Starts `count` workers, each of which accepts from its own duplicates of `listeners`. `connectors` has an entry
-/// for each backend of the configuration.
+/// Starts `count` workers, each of which accepts from its own duplicates of `listeners`.
 pub(crate) fn start_all(
     count: usize,
     config: &Arc<Config>,
-    connectors: &Arc<[Connector]>,
-    listeners: &[StdListener],
+    edge: &Edge,
+    listeners: &[(ListenerId, StdListener)],
     clock: Clock,
     seats: &Arc<Seats>,
 ) -> anyhow::Result<Vec<Handle>> {
@@ -85,9 +86,9 @@ pub(crate) fn start_all(
                 ..Options::single(RandomState::new().hash_one(number))
             },
             config: Arc::clone(config),
-            connectors: Arc::clone(connectors),
             clock,
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
+            edge: edge.clone(),
             seats: Arc::clone(seats),
             workers: mailboxes.clone(),
             messages,
@@ -108,15 +109,21 @@ fn thread_main(runtime: Runtime, setup: Setup, end: oneshot::Sender<()>) {
     let _ = end.send(());
 }
 
-fn duplicate(runtime: &Runtime, listeners: &[StdListener]) -> std::io::Result<Vec<TcpListener>> {
+fn duplicate(
+    runtime: &Runtime,
+    listeners: &[(ListenerId, StdListener)],
+) -> std::io::Result<Vec<(ListenerId, TcpListener)>> {
     let _inside = runtime.enter(); // where the duplicates are registered
-    listeners.iter().map(|listener| listener.try_clone().and_then(TcpListener::from_std)).collect()
+    let one = |(number, listener): &(ListenerId, StdListener)| {
+        Ok((*number, TcpListener::from_std(listener.try_clone()?)?))
+    };
+    listeners.iter().map(one).collect()
 }
 
 async fn run(setup: Setup) {
     let worker = Rc::new(Worker::new(&setup));
-    let acceptors = setup.listeners.into_iter().map(|l| spawn_local(accept::accept(Rc::clone(&worker), l)));
-    let acceptors = acceptors.collect();
+    let accept = |(number, listener)| spawn_local(accept::accept(Rc::clone(&worker), listener, number));
+    let acceptors = setup.listeners.into_iter().map(accept).collect();
     // Tasks, so that this future, which is looked at on every wake-up, has next to nothing to look at.
     let time = spawn_local(keep_time(Rc::clone(&worker)));
     let messages = spawn_local(read_messages(worker, setup.messages, acceptors));
@@ -170,6 +177,7 @@ async fn read_messages(worker: Rc<Worker>, mut messages: Messages, mut acceptors
             }
             Some(Message::Metrics(answer)) => {
                 // Nobody waits for it any more: fine.
+                worker.note_waiting();
                 let _ = answer.send(worker.engine.borrow().metrics());
             }
             Some(Message::StopAccepting) => acceptors.drain(..).for_each(|acceptor| acceptor.abort()),
@@ -182,7 +190,9 @@ async fn read_messages(worker: Rc<Worker>, mut messages: Messages, mut acceptors
 /// One worker's engine and everything that it decides about.
 struct Worker {
     config: Arc<Config>,
-    connectors: Arc<[Connector]>,
+    edge: Edge,
+    /// Clients that have not come through its entrances.
+    waiting: Waiting,
     clock: Clock,
     engine: RefCell<Engine>,
     pool: Pool,
@@ -202,7 +212,8 @@ impl Worker {
         let engine = Engine::new(Arc::clone(&setup.config), setup.options, setup.clock.now());
         Worker {
             config: Arc::clone(&setup.config),
-            connectors: Arc::clone(&setup.connectors),
+            edge: setup.edge.clone(),
+            waiting: Waiting::default(),
             clock: setup.clock,
             pool: engine.pool().clone(),
             engine: RefCell::new(engine),
@@ -219,6 +230,7 @@ impl Worker {
     /// Whether so many handshakes are in progress here that no client can be accepted. When no other worker can either,
     /// those that stall make room.
     fn is_crowded(self: &Rc<Self>) -> bool {
+        self.note_waiting();
         let crowded = self.engine.borrow().is_crowded();
         if self.crowded.replace(crowded) != crowded {
             self.seats.note_crowded(crowded);
@@ -227,19 +239,23 @@ impl Worker {
             return crowded;
         }
         let now = self.clock.now();
+        self.waiting.end_stalled(now, self.config.limits.crowded_timeout);
         self.engine.borrow_mut().make_room(now);
         self.settle(now);
         self.engine.borrow().is_crowded()
     }
 
-    /// A client has connected.
-    fn accepted(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+    /// Tells the engine of the clients that are still at the entrance.
+    fn note_waiting(&self) {
+        self.engine.borrow_mut().note_outside(self.waiting.len());
+    }
+
+    /// A client has come in.
+    fn accepted(self: &Rc<Self>, socket: Socket, peer: Peer, seat: Seat) {
         let now = self.clock.now();
-        let peer = Peer::plain(address);
         let session = self.engine.borrow_mut().accepted(now, peer);
         if let Some(session) = session {
-            let seat = self.seats.take();
-            self.serve(Link::Session(session), Socket::plain(stream), seat, Input::new(&self.pool));
+            self.serve(Link::Session(session), socket, seat, Input::new(&self.pool));
         }
         self.settle(now);
     }
@@ -263,9 +279,9 @@ impl Worker {
     }
 
     /// Makes a connection to a broker, and serves it.
-    async fn connect(self: Rc<Self>, upstream: UpstreamId, backend: BackendId) {
-        let outcome = match self.connectors.get(backend) {
-            Some(connector) => connector.connect().await,
+    async fn connect(self: Rc<Self>, upstream: UpstreamId, backend: BackendId, client: Option<Box<Peer>>) {
+        let outcome = match self.edge.connectors.get(backend) {
+            Some(connector) => connector.connect(client.as_deref()).await,
             None => Err(format!("there is no backend number {backend}")),
         };
         let link = Link::Upstream(upstream);
@@ -276,8 +292,13 @@ impl Worker {
         match outcome {
             Ok(socket) => {
                 let seat = self.seats.take();
+                let local = socket.local_addr();
                 self.serve(link, socket, seat, Input::new(&self.pool));
-                self.engine.borrow_mut().upstream_connected(now, upstream);
+                let mut engine = self.engine.borrow_mut();
+                if let Ok(local) = local {
+                    engine.upstream_local(upstream, local);
+                }
+                engine.upstream_connected(now, upstream);
             }
             Err(text) => self.engine.borrow_mut().gone(now, link, Gone::Failed(text)),
         }
@@ -308,6 +329,7 @@ impl Worker {
     fn stop(self: &Rc<Self>, text: &str) {
         let now = self.clock.now();
         self.stopping.set(true);
+        self.waiting.end_all();
         self.engine.borrow_mut().shutdown(now, text);
         self.settle(now);
     }
