@@ -1,36 +1,59 @@
 //! A blocking AMQP client with one channel, as little as the load generator needs.
 
-use std::io::Write;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use amq_protocol_types::{AMQPValue, FieldTable};
 use anyhow::{Context, Result, bail};
+use rustls::{ClientConfig, ClientConnection};
 use warren_wire::frame::PROTOCOL_HEADER;
 use warren_wire::method::{Method, basic, channel, connection, queue};
 use warren_wire::table::{Table, encode_table};
 
 use crate::frames::{FRAME_MAX, FrameReader};
+use crate::socket::{self, Reading, Writing};
+use crate::tls;
 
 /// The one channel that each client uses.
 pub(crate) const CHANNEL: u16 = 1;
 /// An answer that takes longer will not come: the measurement fails instead of hanging.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
+/// Where a client connects, and how.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) port: u16,
+    /// Without it plain TCP.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+impl Target {
+    fn connect(&self) -> Result<(Reading, Writing)> {
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).context("cannot connect")?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(ANSWER_WITHIN))?;
+        socket.set_write_timeout(Some(ANSWER_WITHIN))?;
+        let Some(config) = &self.tls else {
+            return Ok(socket::plain(socket));
+        };
+        let session = ClientConnection::new(Arc::clone(config), tls::SERVER_NAME.try_into()?)?;
+        socket::with_tls(socket, session.into()).context("TLS handshake")
+    }
+}
+
 /// A connected client with its channel open.
 pub(crate) struct Client {
     pub(crate) reader: FrameReader,
+    writer: Writing,
     out: Vec<u8>,
 }
 
 impl Client {
     /// Connects, logs in as guest and opens the channel. `buffer` is that of an earlier client, or empty.
-    pub(crate) fn connect(port: u16, properties: &[u8], buffer: Vec<u8>) -> Result<Self> {
-        let socket = TcpStream::connect(("127.0.0.1", port)).context("cannot connect")?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(ANSWER_WITHIN))?;
-        socket.set_write_timeout(Some(ANSWER_WITHIN))?;
-        let mut client = Client { reader: FrameReader::new(socket, buffer), out: Vec::new() };
+    pub(crate) fn connect(target: &Target, properties: &[u8], buffer: Vec<u8>) -> Result<Self> {
+        let (reading, writer) = target.connect()?;
+        let mut client = Client { reader: FrameReader::new(reading, buffer), writer, out: Vec::new() };
         client.handshake(properties).context("handshake")?;
         Ok(client)
     }
@@ -110,8 +133,7 @@ impl Client {
 
     /// Sends bytes made elsewhere.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut socket = self.reader.socket();
-        socket.write_all(bytes).context("cannot send")
+        self.writer.write_all(bytes).context("cannot send")
     }
 
     fn send(&mut self, methods: &[Method<'_>]) -> Result<()> {

@@ -1,11 +1,12 @@
-//! Frames from a blocking socket.
+//! Frames from a connection that blocks.
 
 use std::io::{self, Read};
-use std::net::TcpStream;
 
 use anyhow::{Context, Result, bail};
 use warren_wire::frame::{FRAME_METHOD, FRAME_OVERHEAD, Frame, next_frame};
 use warren_wire::method::Method;
+
+use crate::socket::Reading;
 
 /// frame_max that both the null broker and the clients offer: RabbitMQ's default.
 pub(crate) const FRAME_MAX: u32 = 131_072;
@@ -16,7 +17,7 @@ const BUFFER_FULL: usize = 256 * 1024;
 
 /// Reads frames; what was read and not yet taken stays in its buffer.
 pub(crate) struct FrameReader {
-    socket: TcpStream,
+    socket: Reading,
     buf: Vec<u8>,
     at: usize,
     end: usize,
@@ -24,7 +25,7 @@ pub(crate) struct FrameReader {
 
 impl FrameReader {
     /// Takes the buffer of an earlier connection if there is one.
-    pub(crate) fn new(socket: TcpStream, mut buf: Vec<u8>) -> Self {
+    pub(crate) fn new(socket: Reading, mut buf: Vec<u8>) -> Self {
         if buf.is_empty() {
             buf.resize(BUFFER_START, 0);
         }
@@ -34,10 +35,6 @@ impl FrameReader {
     /// Gives the buffer back for the next connection.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.buf
-    }
-
-    pub(crate) fn socket(&self) -> &TcpStream {
-        &self.socket
     }
 
     /// The octets of a frame; valid until the next [`fill`](Self::fill).

@@ -9,6 +9,7 @@ mod cycle;
 mod publish;
 
 use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
@@ -16,7 +17,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::cpu;
+use crate::client::Target;
+use crate::{cpu, tls};
 
 /// What each client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,6 +37,9 @@ pub(crate) struct Args {
     /// Port of the proxy or of the broker
     #[arg(long)]
     port: u16,
+    /// Speak TLS, with whom this authority has signed
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Octets of each body
     #[arg(long)]
     size: usize,
@@ -58,11 +63,17 @@ trait Worker {
 }
 
 impl Args {
+    fn target(&self) -> Result<Target> {
+        let tls = self.ca.as_deref().map(tls::client).transpose()?;
+        Ok(Target { port: self.port, tls })
+    }
+
     fn worker(&self, number: usize) -> Result<Box<dyn Worker>> {
+        let target = self.target()?;
         Ok(match self.job {
-            Job::Publish => Box::new(publish::Publisher::new(self)?),
-            Job::Consume => Box::new(consume::Consumer::new(self, number)?),
-            Job::Cycle => Box::new(cycle::Cycler::new(self)),
+            Job::Publish => Box::new(publish::Publisher::new(self, &target)?),
+            Job::Consume => Box::new(consume::Consumer::new(self, &target, number)?),
+            Job::Cycle => Box::new(cycle::Cycler::new(self, target)),
         })
     }
 }

@@ -25,6 +25,8 @@ mod plan;
 mod process;
 mod report;
 mod rounds;
+mod socket;
+mod tls;
 mod ways;
 
 use std::process::ExitCode;
@@ -45,7 +47,7 @@ struct Cli {
 enum Part {
     /// The broker that counts and says yes
     #[command(hide = true)]
-    Null,
+    Null(null::Args),
     /// The load generator
     #[command(hide = true)]
     Load(load::Args),
@@ -54,7 +56,7 @@ enum Part {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.part {
-        Some(Part::Null) => null::run(),
+        Some(Part::Null(args)) => null::run(&args),
         Some(Part::Load(args)) => load::run(&args),
         None => plan::Plan::new(&cli.plan).and_then(|plan| rounds::run(&plan)),
     };

@@ -7,17 +7,30 @@ mod connection;
 mod consumer;
 mod queues;
 
-use std::io::{self, BufRead, Write};
-use std::net::TcpListener;
+use std::io::{self, BufRead, ErrorKind, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use clap::Args as ClapArgs;
+use rustls::{ServerConfig, ServerConnection};
 
-use crate::cpu;
+use crate::{cpu, socket, tls};
 
 pub(crate) use queues::queue_name;
+
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// What it shows where it speaks TLS, PEM
+    #[arg(long, value_name = "FILE")]
+    certificate: PathBuf,
+    /// The key of that certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+}
 
 /// What all connections share.
 #[derive(Default)]
@@ -44,14 +57,12 @@ impl Counts {
     }
 }
 
-/// Prints its port, then one line of [`Counts`] in their order for each line on stdin; ends with stdin.
-pub(crate) fn run() -> Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+/// Prints its port and that for TLS, then one line of [`Counts`] in their order for each line on stdin; ends with stdin.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let tls = tls::server(&args.certificate, &args.key)?;
     let broker = Arc::new(Broker::default());
     let mut stdout = io::stdout();
-    writeln!(stdout, "{}", listener.local_addr()?.port())?;
-    let shared = Arc::clone(&broker);
-    thread::spawn(move || accept(&listener, &shared));
+    writeln!(stdout, "{} {}", listen(&broker, None)?, listen(&broker, Some(tls))?)?;
     for line in io::stdin().lock().lines() {
         line?;
         let counts = &broker.counts;
@@ -69,18 +80,41 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn accept(listener: &TcpListener, broker: &Arc<Broker>) {
+/// Serves at a port of the system's choice, with TLS if there is something to do it with.
+fn listen(broker: &Arc<Broker>, tls: Option<Arc<ServerConfig>>) -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    let broker = Arc::clone(broker);
+    thread::spawn(move || accept(&listener, &broker, tls.as_ref()));
+    Ok(port)
+}
+
+fn accept(listener: &TcpListener, broker: &Arc<Broker>, tls: Option<&Arc<ServerConfig>>) {
     for socket in listener.incoming() {
         let Ok(socket) = socket else {
             continue;
         };
-        let broker = Arc::clone(broker);
+        let (broker, tls) = (Arc::clone(broker), tls.cloned());
         thread::spawn(move || {
             // A peer that goes away, or says what is not AMQP, ends its connection and nothing else.
-            if let Err(why) = connection::serve(socket, &broker) {
+            if let Err(why) = serve(socket, &broker, tls) {
                 eprintln!("null broker: {why:#}");
             }
             broker.counts.this_thread_ends();
         });
     }
+}
+
+fn serve(socket: TcpStream, broker: &Broker, tls: Option<Arc<ServerConfig>>) -> Result<()> {
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(connection::SILENCE))?;
+    let halves = match tls {
+        None => socket::plain(socket),
+        Some(config) => match socket::with_tls(socket, ServerConnection::new(config)?.into()) {
+            Ok(halves) => halves,
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(()), // only looked whether we listen
+            Err(e) => return Err(e).context("TLS handshake"),
+        },
+    };
+    connection::serve(halves, broker)
 }

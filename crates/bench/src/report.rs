@@ -1,4 +1,4 @@
-//! The table for people, and a line of JSON for programs.
+//! The tables for people, and a line of JSON for programs.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Table};
 use crate::rounds::{Sample, Series};
 use crate::ways::Kind;
 
@@ -29,56 +29,87 @@ fn median_of<'a>(series: impl IntoIterator<Item = &'a Series>, what: impl Fn(&Sa
     median(series.into_iter().flat_map(|series| &series.samples).map(what).collect())
 }
 
-/// Prints the table.
-pub(crate) fn print(plan: &Plan, all: &[Series]) {
+/// Widths of the names of work, of a figure, and of one with a ratio.
+const NAME: usize = 34;
+const FIGURE: usize = 14;
+const COMPARED: usize = 20;
+
+/// Says what the tables are about.
+pub(crate) fn print_head(plan: &Plan) {
     let cores = available_parallelism().map_or(0, usize::from);
     println!(
-        "Medians of {} rounds, {cores} cores, one run. CPU is the proxy's, per message or cycle.\n",
+        "Medians of {} rounds, {cores} cores, one run. CPU is the proxy's, per message or cycle. In brackets: how many \
+         times HAProxy's.",
         plan.rounds
     );
-    print!("{:34}", "");
-    for (_, label) in &plan.ways {
-        print!("{label:>16}");
-    }
-    println!("{:>18}", "Warren / HAProxy");
-    for work in &plan.work {
-        let row: Vec<&Series> = all.iter().filter(|series| series.work.name == work.name).collect();
-        print!("{:34}", format!("{} ({}s/s)", work.name, work.unit));
-        for series in &row {
-            print!("{:>16}", rate(median_of([*series], |s| s.per_second)));
-        }
-        println!("{:>18}", ratio(plan, &row, |s| s.per_second));
-        print!("{:34}", format!("  CPU per {}", work.unit));
-        for series in &row {
-            let proxy = plan.ways[series.way].0 != Kind::None;
-            let cpu = median_of([*series], |s| s.proxy_ns);
-            print!("{:>16}", if proxy { micros(cpu) } else { String::new() });
-        }
-        println!("{:>18}", ratio(plan, &row, |s| s.proxy_ns));
-        let load = micros(median_of(row.iter().copied(), |s| s.load_ns));
-        let broker = micros(median_of(row.iter().copied(), |s| s.broker_ns));
-        println!("  (load generator {load}, null broker {broker}{})\n", connections(plan, &row));
-    }
+}
+
+/// Says what is to be seen in the tables.
+pub(crate) fn print_foot() {
     println!("HAProxy runs twice in every round: the difference of its two columns is the noise.");
 }
 
-/// How many connections the broker saw from Warren in a round. Consumers that could not keep up have one each: what is
-/// measured then is not the sharing.
-fn connections(plan: &Plan, row: &[&Series]) -> String {
-    let warren: Vec<&Series> =
-        row.iter().copied().filter(|series| plan.ways[series.way].0 == Kind::Warren).collect();
+/// Prints one table.
+pub(crate) fn print(table: &Table, all: &[Series]) {
+    println!("\n{}\n", table.title());
+    print!("{:NAME$}", "");
+    for (kind, label) in &table.ways {
+        print!("{label:>0$}", width(*kind));
+    }
+    println!();
+    for work in &table.work {
+        let row: Vec<&Series> = all.iter().filter(|series| series.work.name == work.name).collect();
+        print_row(&format!("{} ({}s/s)", work.name, work.unit), table, &row, |s| s.per_second, rate);
+        let cpu = format!("  CPU per {}", work.unit);
+        print_row(&cpu, table, &row, |s| s.proxy_ns, micros);
+        let load = micros(median_of(row.iter().copied(), |s| s.load_ns));
+        let broker = micros(median_of(row.iter().copied(), |s| s.broker_ns));
+        println!("  (load generator {load}, null broker {broker}{})\n", connections(table, &row));
+    }
+}
+
+fn width(kind: Kind) -> usize {
+    if kind.is_warren() { COMPARED } else { FIGURE }
+}
+
+fn print_row(
+    name: &str,
+    table: &Table,
+    row: &[&Series],
+    what: impl Fn(&Sample) -> f64 + Copy,
+    shown: fn(f64) -> String,
+) {
+    print!("{name:NAME$}");
+    for series in row {
+        let kind = table.ways[series.way].0;
+        let value = median_of([*series], what);
+        // What nobody spent is left out: the CPU of no proxy.
+        let figure = if value == 0.0 { String::new() } else { shown(value) };
+        let ratio = if kind.is_warren() { ratio(table, row, value, what) } else { String::new() };
+        print!("{:>1$}", figure + &ratio, width(kind));
+    }
+    println!();
+}
+
+/// How many connections the broker saw from Warren in a round, in shared mode. Consumers that could not keep up have one
+/// each: what is measured then is not the sharing.
+fn connections(table: &Table, row: &[&Series]) -> String {
+    let warren: Vec<&Series> = of_kind(table, row, Kind::Warren).collect();
     if warren.is_empty() {
         return String::new();
     }
     let opened = median_of(warren, |s| s.broker_connections);
-    format!("; Warren opened {opened} broker connections in a round")
+    format!("; Warren, shared, opened {opened} broker connections in a round")
 }
 
-/// Warren's median over that of all HAProxy samples.
-fn ratio(plan: &Plan, row: &[&Series], what: impl Fn(&Sample) -> f64 + Copy) -> String {
-    let of = |kind| median_of(row.iter().copied().filter(|series| plan.ways[series.way].0 == kind), what);
-    let ratio = of(Kind::Warren) / of(Kind::Haproxy);
-    if ratio.is_finite() { format!("{ratio:.2}") } else { String::new() }
+fn of_kind<'a>(table: &Table, row: &[&'a Series], kind: Kind) -> impl Iterator<Item = &'a Series> {
+    row.iter().copied().filter(move |series| table.ways[series.way].0 == kind)
+}
+
+/// A median over that of all HAProxy samples, in brackets.
+fn ratio(table: &Table, row: &[&Series], value: f64, what: impl Fn(&Sample) -> f64) -> String {
+    let ratio = value / median_of(of_kind(table, row, Kind::Haproxy), what);
+    if ratio.is_finite() { format!(" ({ratio:.2})") } else { String::new() }
 }
 
 fn rate(per_second: f64) -> String {
@@ -97,8 +128,8 @@ fn micros(ns: f64) -> String {
     }
 }
 
-/// Appends one line with all samples to the history.
-pub(crate) fn save(plan: &Plan, all: &[Series]) -> Result<()> {
+/// Appends one line with all samples to the history: `all` has a list for each table.
+pub(crate) fn save(plan: &Plan, all: &[Vec<Series>]) -> Result<()> {
     fs::create_dir_all(HISTORY).with_context(|| format!("cannot make {HISTORY}: run it at the root"))?;
     let path = format!("{HISTORY}/runs.jsonl");
     let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
@@ -108,7 +139,7 @@ pub(crate) fn save(plan: &Plan, all: &[Series]) -> Result<()> {
 }
 
 /// Names and labels are our own and need no escapes.
-fn json(plan: &Plan, all: &[Series]) -> Result<String> {
+fn json(plan: &Plan, all: &[Vec<Series>]) -> Result<String> {
     let when = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let cores = available_parallelism().map_or(0, usize::from);
     let mut line = format!(
@@ -117,7 +148,9 @@ fn json(plan: &Plan, all: &[Series]) -> Result<String> {
         plan.rounds,
         plan.quick
     );
-    for (i, series) in all.iter().enumerate() {
+    let tables = plan.tables.iter().zip(all);
+    let all = tables.flat_map(|(table, all)| all.iter().map(move |series| (table, series)));
+    for (i, (table, series)) in all.enumerate() {
         let comma = if i == 0 { "" } else { "," };
         let list = |what: fn(&Sample) -> f64| {
             let values: Vec<String> = series.samples.iter().map(|s| format!("{:.1}", what(s))).collect();
@@ -125,9 +158,10 @@ fn json(plan: &Plan, all: &[Series]) -> Result<String> {
         };
         write!(
             line,
-            r#"{comma}{{"work":"{}","way":"{}","per_second":[{}],"proxy_cpu_ns":[{}]}}"#,
+            r#"{comma}{{"work":"{}","tls":"{}","way":"{}","per_second":[{}],"proxy_cpu_ns":[{}]}}"#,
             series.work.name,
-            plan.ways[series.way].1,
+            table.tls_name(),
+            table.ways[series.way].1,
             list(|s| s.per_second),
             list(|s| s.proxy_ns)
         )?;

@@ -1,15 +1,17 @@
 //! Rounds: every work on every way, in turns, so that what disturbs the machine disturbs all alike.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::cpu;
 use crate::load::Job;
-use crate::plan::{Plan, Work};
+use crate::plan::{Plan, Table, Work};
 use crate::process::Part;
 use crate::report;
-use crate::ways::Way;
+use crate::tls::Certificates;
+use crate::ways::{Ends, Tls, Way};
 
 /// One measurement. Per message, or per cycle.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,11 +33,26 @@ pub(crate) struct Series {
     pub(crate) samples: Vec<Sample>,
 }
 
-/// Measures everything and prints the table.
+/// Measures everything, and prints each table when it is complete.
 pub(crate) fn run(plan: &Plan) -> Result<()> {
-    let mut bench = Bench::open(plan)?;
     let mut all = Vec::new();
-    for work in &plan.work {
+    report::print_head(plan);
+    for table in &plan.tables {
+        let series = measure(plan, table)?;
+        report::print(table, &series);
+        all.push(series);
+    }
+    report::print_foot();
+    if plan.save {
+        report::save(plan, &all)?;
+    }
+    Ok(())
+}
+
+fn measure(plan: &Plan, table: &Table) -> Result<Vec<Series>> {
+    let mut bench = Bench::open(plan, table)?;
+    let mut all = Vec::new();
+    for work in &table.work {
         let counts = bench.rates(work, plan.span)?;
         let mut series: Vec<Series> =
             (0..counts.len()).map(|way| Series { work: *work, way, samples: Vec::new() }).collect();
@@ -48,30 +65,28 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         }
         all.append(&mut series);
     }
-    report::print(plan, &all);
-    if plan.save {
-        report::save(plan, &all)?;
-    }
-    Ok(())
+    Ok(all)
 }
 
 /// The broker and all ways to it. The ways end first: none shall see its broker die.
 struct Bench {
     ways: Vec<Way>,
     broker: Part,
+    ends: Ends,
+    tls: Tls,
     runs: u64,
 }
 
 impl Bench {
-    fn open(plan: &Plan) -> Result<Self> {
-        let mut broker = Part::start("null broker", &["null".to_owned()])?;
-        let port = number(&broker.hear()?, 0)? as u16;
-        let ways = plan
-            .ways
-            .iter()
-            .map(|(kind, label)| Way::open(*kind, label, port, &plan.warren))
-            .collect::<Result<_>>()?;
-        Ok(Bench { broker, ways, runs: 0 })
+    fn open(plan: &Plan, table: &Table) -> Result<Self> {
+        let certificates = Certificates::new();
+        let mut broker = Part::start("null broker", &null_args(&certificates))?;
+        let ports = broker.hear()?;
+        let ends =
+            Ends { port: number(&ports, 0)? as u16, tls_port: number(&ports, 1)? as u16, certificates };
+        let open = |way: &(_, _)| Way::open(*way, table.tls, &ends, &plan.warren);
+        let ways = table.ways.iter().map(open).collect::<Result<_>>()?;
+        Ok(Bench { ways, broker, ends, tls: table.tls, runs: 0 })
     }
 
     /// How much each client has to do on each way, so that it takes about `span`.
@@ -93,7 +108,9 @@ impl Bench {
     fn sample(&mut self, work: &Work, way: usize, count: u64) -> Result<Sample> {
         self.runs += 1;
         let way = &self.ways[way];
-        let mut load = Part::start("load generator", &load_args(work, way.port, count, self.runs))?;
+        let ca = (self.tls == Tls::Clients).then(|| self.ends.certificates.ca());
+        let args = load_args(work, way.port, ca.as_deref(), count, self.runs);
+        let mut load = Part::start("load generator", &args)?;
         load.hear().context("clients could not connect")?;
         let load_cpu = cpu::of_process(load.pid())?;
         let before = Taken::now(&mut self.broker)?;
@@ -125,7 +142,17 @@ impl Bench {
     }
 }
 
-fn load_args(work: &Work, port: u16, count: u64, run: u64) -> Vec<String> {
+fn null_args(certificates: &Certificates) -> Vec<String> {
+    let [certificate, key] = [certificates.certificate(), certificates.key()].map(text);
+    ["null", "--certificate", &certificate, "--key", &key].map(str::to_owned).to_vec()
+}
+
+/// Temporary files of ours, whose names are plain.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn load_args(work: &Work, port: u16, ca: Option<&Path>, count: u64, run: u64) -> Vec<String> {
     let job = match work.job {
         Job::Publish => "publish",
         Job::Consume => "consume",
@@ -138,7 +165,8 @@ fn load_args(work: &Work, port: u16, count: u64, run: u64) -> Vec<String> {
         ("--clients", work.clients.to_string()),
         ("--id", run.to_string()),
     ];
-    let options = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+    let ca = ca.map(|file| ("--ca", text(file)));
+    let options = options.into_iter().chain(ca).flat_map(|(name, value)| [name.to_owned(), value]);
     ["load".to_owned(), job.to_owned()].into_iter().chain(options).collect()
 }
 

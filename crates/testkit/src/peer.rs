@@ -259,7 +259,7 @@ impl Peer {
 
     /// The same socket, for somebody else who writes while this one reads.
     pub fn writer(&self) -> TcpStream {
-        self.stream.try_clone().expect("the socket is open")
+        self.stream.socket().try_clone().expect("the socket is open")
     }
 
     /// Says that nothing more will be sent, and keeps reading.

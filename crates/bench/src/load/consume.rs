@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use warren_wire::frame::{FRAME_BODY, FRAME_METHOD, FRAME_OVERHEAD, get_u64};
 use warren_wire::method::{basic, method_id};
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, Target};
 use crate::null::queue_name;
 
 use super::{Args, Worker};
@@ -17,8 +17,8 @@ pub(super) struct Consumer {
 }
 
 impl Consumer {
-    pub(super) fn new(args: &Args, number: usize) -> Result<Self> {
-        let mut client = Client::connect(args.port, &client::properties(), Vec::new())?;
+    pub(super) fn new(args: &Args, target: &Target, number: usize) -> Result<Self> {
+        let mut client = Client::connect(target, &client::properties(), Vec::new())?;
         let queue = queue_name(args.size, args.count, &format!("{}-{number}", args.id));
         // As most consumers do. A proxy that moves consumers has to know that the queue outlives them.
         client.declare(queue.as_bytes(), false)?;

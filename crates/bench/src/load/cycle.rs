@@ -2,22 +2,22 @@
 
 use anyhow::{Context, Result};
 
-use crate::client::{self, CHANNEL, Client};
+use crate::client::{self, CHANNEL, Client, Target};
 use crate::messages::publish;
 
 use super::{Args, Worker};
 
 pub(super) struct Cycler {
-    port: u16,
+    target: Target,
     cycles: u64,
     properties: Vec<u8>,
     publish: Vec<u8>,
 }
 
 impl Cycler {
-    pub(super) fn new(args: &Args) -> Self {
+    pub(super) fn new(args: &Args, target: Target) -> Self {
         Cycler {
-            port: args.port,
+            target,
             cycles: args.count,
             properties: client::properties(),
             publish: publish(CHANNEL, args.size),
@@ -29,7 +29,7 @@ impl Worker for Cycler {
     fn work(&mut self) -> Result<()> {
         let mut buffer = Vec::new();
         for cycle in 0..self.cycles {
-            let client = Client::connect(self.port, &self.properties, buffer)
+            let client = Client::connect(&self.target, &self.properties, buffer)
                 .with_context(|| format!("cycle {cycle}"))?;
             buffer = client.close(&self.publish).with_context(|| format!("cycle {cycle}"))?;
         }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::client::{self, CHANNEL, Client};
+use crate::client::{self, CHANNEL, Client, Target};
 use crate::messages::Batch;
 
 use super::{Args, Worker};
@@ -14,8 +14,8 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(args: &Args) -> Result<Self> {
-        let client = Client::connect(args.port, &client::properties(), Vec::new())?;
+    pub(super) fn new(args: &Args, target: &Target) -> Result<Self> {
+        let client = Client::connect(target, &client::properties(), Vec::new())?;
         Ok(Publisher { client, batch: Batch::publishes(CHANNEL, args.size), left: args.count })
     }
 }

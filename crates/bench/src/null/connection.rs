@@ -1,7 +1,6 @@
 //! One connection to the null broker, read by one thread.
 
 use std::io::ErrorKind;
-use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use warren_wire::method::{Method, MethodId, basic, channel, connection, method_i
 use warren_wire::table::{Table, encode_table};
 
 use crate::frames::{FRAME_MAX, FrameReader};
+use crate::socket::{Reading, Writing};
 
 use super::Broker;
 use super::consumer::{Consumers, Writer};
@@ -24,14 +24,12 @@ const CHANNEL_MAX: u16 = 2047;
 /// RabbitMQ's default, in seconds.
 const HEARTBEAT: u16 = 60;
 /// Half of it: an idle connection hears from us this often.
-const SILENCE: Duration = Duration::from_secs(30);
+pub(super) const SILENCE: Duration = Duration::from_secs(30);
 
 /// Serves one connection to its end.
-pub(super) fn serve(socket: TcpStream, broker: &Broker) -> Result<()> {
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(SILENCE))?;
-    let writer = Writer::new(socket.try_clone()?);
-    let mut reader = FrameReader::new(socket, Vec::new());
+pub(super) fn serve((reading, writing): (Reading, Writing), broker: &Broker) -> Result<()> {
+    let writer = Writer::new(writing);
+    let mut reader = FrameReader::new(reading, Vec::new());
     match reader.take()? {
         None => return Ok(()), // somebody only looked whether we listen
         Some(PROTOCOL_HEADER) => {}

@@ -4,13 +4,12 @@
 //! each (FLUSH_THRESHOLD of rabbit_writer, 1414 octets), so that what shares a connection comes well mixed. It is sent
 //! in large writes all the same, for this broker shall cost little.
 
-use std::io::Write;
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::messages::Deliveries;
+use crate::socket::Writing;
 
 use super::Counts;
 use super::queues::Queue;
@@ -20,13 +19,13 @@ use super::queues::Queue;
 pub(super) struct Writer(Arc<Half>);
 
 struct Half {
-    socket: Mutex<TcpStream>,
+    socket: Mutex<Writing>,
     /// Answers that wait for their turn. A mutex is not fair: consumers would take it again and again.
     answers: AtomicUsize,
 }
 
 impl Writer {
-    pub(super) fn new(socket: TcpStream) -> Self {
+    pub(super) fn new(socket: Writing) -> Self {
         Writer(Arc::new(Half { socket: Mutex::new(socket), answers: AtomicUsize::new(0) }))
     }
 
@@ -39,14 +38,14 @@ impl Writer {
     }
 
     /// The socket for a batch of deliveries.
-    fn turn(&self) -> MutexGuard<'_, TcpStream> {
+    fn turn(&self) -> MutexGuard<'_, Writing> {
         while self.0.answers.load(Ordering::SeqCst) > 0 {
             thread::yield_now();
         }
         self.lock()
     }
 
-    fn lock(&self) -> MutexGuard<'_, TcpStream> {
+    fn lock(&self) -> MutexGuard<'_, Writing> {
         self.0.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
