@@ -43,7 +43,7 @@ simulate: ## Run the simulation: make simulate SEEDS=100000, or STEPS=2g; FAULTS
 soak: ## Clients come and go at random while brokers are killed: make soak MINUTES=10; prints what is left
 	WARREN_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) cargo test --package warren-testkit --test soak -- --nocapture
 
-bench: deps ## Measure Warren beside HAProxy and beside no proxy: make bench ARGS="--help"
+bench: deps ## Measure Warren, shared and dedicated, with TLS and without, beside HAProxy: make bench ARGS="--help"
 	cargo build --release --package warren
 	cargo run --release --package warren-bench -- $(ARGS)
 

@@ -1,5 +1,5 @@
-//! Measures Warren beside HAProxy in TCP mode and beside no proxy at all, with a load generator and a broker that does
-//! nothing but count.
+//! Measures Warren, in both of its modes, beside HAProxy in TCP mode and beside no proxy at all, with a load generator and
+//! a broker that does nothing but count: without TLS, with clients that speak it, with a broker that speaks it.
 //!
 //! # Layout
 //!
@@ -8,9 +8,9 @@
 //!
 //! ```text
 //! warren-bench           plan: which work, which ways, how many rounds      plan, rounds, report
-//!   warren-bench load    clients that publish, consume, or come and go      load/*, client
+//!   warren-bench load    clients that publish, consume, or come and go      load/*, client, tls
 //!   haproxy | warren     what is measured                                   ways
-//!   warren-bench null    a broker that counts and says yes                  null/*
+//!   warren-bench null    a broker that counts and says yes                  null/*, tls
 //! ```
 //!
 //! CPU is read from `/proc/PID/task/TID/schedstat` (nanoseconds; ticks of 10 ms would be too coarse).
@@ -34,7 +34,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "CPU per message and messages per second: no proxy, HAProxy in TCP mode, Warren")]
+#[command(
+    about = "CPU per message and messages per second: no proxy, HAProxy in TCP mode, Warren; with TLS and without"
+)]
 struct Cli {
     #[command(subcommand)]
     part: Option<Part>,

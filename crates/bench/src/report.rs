@@ -30,16 +30,16 @@ fn median_of<'a>(series: impl IntoIterator<Item = &'a Series>, what: impl Fn(&Sa
 }
 
 /// Widths of the names of work, of a figure, and of one with a ratio.
-const NAME: usize = 34;
+const NAME: usize = 44;
 const FIGURE: usize = 14;
-const COMPARED: usize = 20;
+const COMPARED: usize = 18;
 
 /// Says what the tables are about.
 pub(crate) fn print_head(plan: &Plan) {
     let cores = available_parallelism().map_or(0, usize::from);
     println!(
         "Medians of {} rounds, {cores} cores, one run. CPU is the proxy's, per message or cycle. In brackets: how many \
-         times HAProxy's.",
+         times HAProxy's.\n",
         plan.rounds
     );
 }
@@ -51,7 +51,7 @@ pub(crate) fn print_foot() {
 
 /// Prints one table.
 pub(crate) fn print(table: &Table, all: &[Series]) {
-    println!("\n{}\n", table.title());
+    println!("{}\n", table.title());
     print!("{:NAME$}", "");
     for (kind, label) in &table.ways {
         print!("{label:>0$}", width(*kind));

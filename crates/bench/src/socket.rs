@@ -148,3 +148,74 @@ impl Drop for Writing {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use anyhow::Result;
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::*;
+    use crate::tls::{self, Certificates, SERVER_NAME};
+
+    type Halves = (Reading, Writing);
+
+    /// Both ends of a connection over the loopback interface.
+    fn connected() -> Result<(TcpStream, TcpStream)> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        Ok((client, listener.accept()?.0))
+    }
+
+    fn with_tls_at_both_ends() -> Result<(Halves, Halves)> {
+        let certificates = Certificates::new();
+        let (client, server) = connected()?;
+        let config = tls::server(certificates.certificate(), certificates.key())?;
+        let serving = thread::spawn(move || -> Result<Halves> {
+            Ok(with_tls(server, ServerConnection::new(config)?.into())?)
+        });
+        let session = ClientConnection::new(tls::client(&certificates.ca())?, SERVER_NAME.try_into()?)?;
+        let client = with_tls(client, session.into())?;
+        Ok((client, serving.join().expect("no panic")?))
+    }
+
+    /// Sends more than the system buffers in both directions at once, and reads to the end.
+    fn both_directions(client: Halves, server: Halves) -> Result<()> {
+        let sent: Vec<u8> = (0..8_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let threads = [client, server].map(|(mut reading, mut writing)| {
+            let octets = sent.clone();
+            let writer = thread::spawn(move || writing.write_all(&octets));
+            let reader = thread::spawn(move || {
+                let mut received = Vec::new();
+                reading.read_to_end(&mut received).map(|_| received)
+            });
+            (writer, reader)
+        });
+        for (writer, reader) in threads {
+            writer.join().expect("no panic")?;
+            assert!(reader.join().expect("no panic")? == sent, "what was sent is what came");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn plain_ends_with_both_halves_of_the_other_side() -> Result<()> {
+        let (client, server) = connected()?;
+        let (mut reading, writing) = plain(client);
+        let (_, mut other) = plain(server);
+        other.write_all(b"octets")?;
+        drop((writing, other));
+        let mut received = Vec::new();
+        reading.read_to_end(&mut received)?;
+        assert_eq!(received, b"octets");
+        Ok(())
+    }
+
+    #[test]
+    fn tls_in_both_directions_at_once() -> Result<()> {
+        let (client, server) = with_tls_at_both_ends()?;
+        both_directions(client, server)
+    }
+}

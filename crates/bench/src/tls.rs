@@ -1,8 +1,8 @@
 //! TLS as all ways have it: one version, one cipher suite, one group, one kind of certificate, and nothing resumed.
 //!
 //! The load generator and the null broker offer nothing else, so a proxy that is set up otherwise does not get through.
-//! Nothing is resumed, as with RabbitMQ, which gives out no tickets for TLS 1.3, and with most of its clients, which keep
-//! none: each handshake that is measured is a whole one.
+//! Nothing is resumed: clients keep no tickets, and the broker gives none out, as RabbitMQ does not unless it is told to.
+//! Each handshake that is measured is a whole one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,4 +82,62 @@ pub(crate) fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{ClientConnection, HandshakeKind, ProtocolVersion, ServerConnection};
+
+    use super::*;
+
+    /// A handshake without sockets.
+    fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<ClientConnection> {
+        let mut client = ClientConnection::new(client, SERVER_NAME.try_into()?)?;
+        let mut server = ServerConnection::new(server)?;
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut octets = Vec::new();
+            client.write_tls(&mut octets)?;
+            server.read_tls(&mut octets.as_slice())?;
+            server.process_new_packets()?;
+            octets.clear();
+            server.write_tls(&mut octets)?;
+            client.read_tls(&mut octets.as_slice())?;
+            client.process_new_packets()?;
+        }
+        Ok(client)
+    }
+
+    #[test]
+    fn one_version_one_suite_and_nothing_resumed() -> Result<()> {
+        let certificates = Certificates::new();
+        let ours = client(&certificates.ca())?;
+        let server = server(certificates.certificate(), certificates.key())?;
+        for _ in 0..2 {
+            let session = handshake(Arc::clone(&ours), Arc::clone(&server))?;
+            assert_eq!(session.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+            let suite = session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+            assert_eq!(
+                suite.as_deref().map(|suite| suite.replace("TLS13", "TLS")),
+                Some(CIPHER_SUITE.to_owned())
+            );
+            assert_eq!(session.handshake_kind(), Some(HandshakeKind::Full));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn who_is_set_up_otherwise_does_not_get_through() -> Result<()> {
+        let certificates = Certificates::new();
+        let server = server(certificates.certificate(), certificates.key())?;
+        let mut other = (*provider()).clone();
+        other.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(certificates.ca())?)?;
+        let client = ClientConfig::builder_with_provider(Arc::new(other))
+            .with_protocol_versions(&[&TLS13])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        assert!(handshake(Arc::new(client), server).is_err());
+        Ok(())
+    }
 }
