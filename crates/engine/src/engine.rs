@@ -11,7 +11,7 @@ use crate::api::{Command, Gone, Link, Peer};
 use crate::budget::Budget;
 use crate::buf::{Input, Pool};
 use crate::channel::Channel;
-use crate::config::{Config, FarmId};
+use crate::config::{Config, FarmId, Mode};
 use crate::flow::Piece;
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::metrics::Metrics;
@@ -276,11 +276,24 @@ impl Engine {
         Some(command)
     }
 
-    /// The client on whose behalf alone an upstream connection is made. Lanes are not: they belong to shared mode.
+    /// The client on whose behalf alone an upstream connection is made. Lanes are not: they belong to shared mode. Where a
+    /// farm serves dedicated sessions only, who makes Warren ask what its brokers are is meant: some brokers do not
+    /// like connections on behalf of nobody.
     fn behind(&self, upstream: UpstreamId) -> Option<Box<Peer>> {
-        let upstream = self.upstreams.get(upstream).filter(|up| up.purpose == Purpose::Dedicated)?;
-        let session = self.sessions.get(upstream.session?)?;
-        Some(Box::new(session.peer.clone()))
+        let upstream = self.upstreams.get(upstream)?;
+        let session = match upstream.purpose {
+            Purpose::Dedicated => upstream.session?,
+            _ if upstream.login.is_none() && self.is_dedicated_farm(upstream.farm) => {
+                *self.farms[upstream.farm].curious.first()?
+            }
+            _ => return None,
+        };
+        Some(Box::new(self.sessions.get(session)?.peer.clone()))
+    }
+
+    fn is_dedicated_farm(&self, farm: FarmId) -> bool {
+        let mut routes = self.config.routes.iter().filter(|route| route.farm == farm);
+        routes.all(|route| route.mode == Mode::Dedicated)
     }
 
     /// When [`Engine::tick`] wants to be called at the latest.
