@@ -3,6 +3,7 @@
 
 use warren_wire::method::Method;
 
+use crate::allowances::Way;
 use crate::api::{Command, Link};
 use crate::buf::Input;
 use crate::engine::Engine;
@@ -196,9 +197,10 @@ impl Engine {
         }
         if waiting > self.budget.room.session_outbox {
             session.outbox_full = true;
-            if !self.slow.contains(&id) {
-                self.slow.push(id);
-            }
+        }
+        // Whoever is written to at a limited rate need not buffer much first.
+        if (session.outbox_full || session.writing_waits) && !self.slow.contains(&id) {
+            self.slow.push(id);
         }
         if let Some(Link::Upstream(up)) = source {
             self.hold_back(up, id);
@@ -307,6 +309,12 @@ impl Engine {
             return;
         };
         session.last_sent = self.now;
+        if session.is_paced() {
+            self.pace(id, Way::Out, octets);
+        }
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
         let waiting = session.outbox.len();
         if session.outbox_full && waiting <= self.budget.room.session_outbox / 2 {
             session.outbox_full = false;

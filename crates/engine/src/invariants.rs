@@ -47,6 +47,9 @@ impl Engine {
             }
             let announced: u64 = session.channels.ids().iter().map(|c| self.channels[*c].announced).sum();
             assert_eq!(session.announced, announced, "octets that are announced by nobody");
+            let counted = session.channels.ids().iter().filter(|c| self.channels[**c].counts).count();
+            let pass = session.pass.as_ref();
+            assert!(pass.is_none_or(|p| p.channels() == counted as u64), "channels that count for nothing");
             if let Some(lane) = session.lane {
                 assert_eq!(self.upstreams[lane].session, Some(id), "a lane of another session");
             }

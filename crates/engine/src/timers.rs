@@ -119,6 +119,7 @@ impl Engine {
                 }
                 self.forget_session(id);
             }
+            Phase::Authorizing => self.auth_service_failed(id, "it did not answer in time"),
             _ if waits => {
                 let farm = session.login.and_then(|l| self.logins.get(l)).map_or(0, |l| l.farm);
                 let (name, state) = (&self.config.farms[farm].name, &self.farms[farm]);
@@ -299,5 +300,13 @@ fn half_beat(seconds: u16) -> Option<Duration> {
 
 /// Whether heartbeats go on in this phase.
 fn beats(phase: Phase) -> bool {
-    matches!(phase, Phase::Running | Phase::Leaving | Phase::Entering | Phase::Open | Phase::CloseSent)
+    matches!(
+        phase,
+        Phase::Running
+            | Phase::Leaving
+            | Phase::Authorizing
+            | Phase::Entering
+            | Phase::Open
+            | Phase::CloseSent
+    )
 }
