@@ -5,6 +5,7 @@
 //! what is asserted through Warren has been seen without it a moment before.
 
 mod alarms;
+mod auth_service;
 mod bystander;
 mod capabilities;
 mod clients;
@@ -13,6 +14,7 @@ mod crowd;
 mod descriptors;
 mod floods;
 mod kit;
+mod limits;
 mod load;
 mod login;
 mod many;
