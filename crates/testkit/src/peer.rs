@@ -20,7 +20,7 @@ use warren_wire::method::{channel, connection};
 use warren_wire::{Method, MethodId};
 
 /// Much longer than anything takes that works, on a machine with two cores that are both busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,6 +210,11 @@ impl Peer {
                 Err(e) => panic!("the socket was not closed: {e}"),
             }
         }
+    }
+
+    /// The same socket, for somebody else who writes while this one reads.
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().expect("the socket is open")
     }
 
     /// Says that nothing more will be sent, and keeps reading.

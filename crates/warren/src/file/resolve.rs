@@ -73,6 +73,7 @@ impl Resolver<'_> {
             },
             log: model.proxy.log_level.map(level),
             auth: model.auth.as_ref().and_then(|a| self.auth(a)),
+            warnings: Vec::new(),
         }
     }
 
@@ -146,6 +147,7 @@ impl Resolver<'_> {
             crowded_timeout: proxy.crowded_timeout.0,
             inquiries: proxy.inquiries.into(),
             refusal_pause: proxy.refusal_pause.0,
+            dials: proxy.dials.into(),
             connect_timeout: proxy.connect_timeout.0,
             wait_limit: proxy.wait_limit.0,
             auth_ttl: proxy.auth_ttl.0,

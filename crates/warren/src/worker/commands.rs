@@ -78,6 +78,8 @@ impl Worker {
             }
             let outbox = engine.outbox(conn.link);
             let written = match conn.writing.get() {
+                // What a broker was not sent goes to another one when the end of this one is found by reading.
+                Writing::Broken if matches!(conn.link, Link::Upstream(_)) => return,
                 Writing::Broken => outbox.len(),
                 _ => match write(&conn.socket, outbox, most) {
                     Ok(n) => n,
