@@ -34,6 +34,8 @@ pub struct AuthRequest {
     pub response: Zeroizing<Vec<u8>>,
     /// Where it comes from.
     pub peer: SocketAddr,
+    /// The name of its address, where somebody was to look it up and found one.
+    pub host: Option<Box<str>>,
     /// The name that it gave its connection; empty when it gave none.
     pub connection_name: String,
 }
@@ -81,6 +83,7 @@ impl Engine {
             mechanism: credentials.mechanism.clone(),
             response: credentials.response.clone(),
             peer: session.peer.address,
+            host: session.peer.host.clone(),
             connection_name: std::mem::take(&mut session.connection_name).into(),
         });
         session.phase = Phase::Authorizing;

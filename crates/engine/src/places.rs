@@ -39,6 +39,7 @@ impl Engine {
         let Some(pass) = session.pass.as_mut() else { return true };
         let outcome = pass.enter(now);
         session.paced = outcome.is_ok() && pass.measures_data();
+        session.counts_own = pass.counts_channels() || pass.usual_message() < u64::MAX;
         match outcome {
             Ok(alarms) => {
                 self.tell_notices(id, alarms);
@@ -110,6 +111,45 @@ impl Engine {
         }
     }
 
+    /// A dedicated client opens a channel. Its frames pass as they are, so that nobody could answer for its broker: beyond
+    /// the limit its connection ends, as brokers do it.
+    pub(crate) fn take_own_channel(&mut self, id: SessionId) -> Result<(), Fault> {
+        let now = self.now;
+        let Some(pass) = self.sessions.get_mut(id).and_then(|s| s.pass.as_mut()) else { return Ok(()) };
+        match pass.open_channel(now) {
+            Ok(alarms) => self.tell_notices(id, alarms),
+            Err(notice) => {
+                let detail = format!("channel refused by proxy: {} is reached", notice.what);
+                self.tell_notices(id, [notice]);
+                return Err(Fault::connection(506, detail, (20, 10)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A channel of a dedicated client is closed.
+    pub(crate) fn leave_own_channel(&mut self, id: SessionId) {
+        let pass = self.sessions.get_mut(id).and_then(|s| s.pass.as_mut());
+        if let Some(pass) = pass.filter(|pass| pass.channels() > 0) {
+            pass.close_channel();
+        }
+    }
+
+    /// A message of a dedicated client is larger than usual. Its broker has seen the beginning of it: beyond the limit its
+    /// connection ends.
+    pub(crate) fn weigh_own_message(&mut self, id: SessionId, size: u64) -> Result<(), Fault> {
+        let Some(pass) = self.sessions.get(id).and_then(|s| s.pass.as_ref()) else { return Ok(()) };
+        match pass.weigh_message(size, self.now) {
+            Ok(alarms) => self.tell_notices(id, alarms),
+            Err((most, notice)) => {
+                let detail = too_large(size, most, &notice);
+                self.tell_notices(id, [notice]);
+                return Err(Fault::connection(506, detail, (60, 40)));
+            }
+        }
+        Ok(())
+    }
+
     /// A message is larger than what goes without a look: refused (406, as a broker would), or an alarm.
     pub(crate) fn weigh_message(&mut self, id: ChannelId, size: u64, at: (u16, u16)) -> Result<(), Fault> {
         let Some(channel) = self.channels.get(id).filter(|c| size > c.usual_message) else { return Ok(()) };
@@ -118,10 +158,7 @@ impl Engine {
         match pass.weigh_message(size, self.now) {
             Ok(alarms) => self.tell_notices(session, alarms),
             Err((most, notice)) => {
-                let detail = format!(
-                    "message size {size} is larger than configured max size {most} ({})",
-                    notice.what
-                );
+                let detail = too_large(size, most, &notice);
                 self.tell_notices(session, [notice]);
                 return Err(Fault::channel(406, detail, at));
             }
@@ -143,4 +180,9 @@ impl Engine {
             self.commands.push_back(crate::api::Command::Event(event));
         }
     }
+}
+
+/// As brokers say it, and whose limit it is.
+fn too_large(size: u64, most: u64, notice: &Notice) -> String {
+    format!("message size {size} is larger than configured max size {most} ({})", notice.what)
 }

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::allowances::Pass;
 use crate::api::Peer;
 use crate::config::{CloseMode, OnLoss};
+use crate::dedicated::Dedicated;
 use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
 use crate::numbers::SessionChannels;
 use crate::outbox::Outbox;
@@ -165,7 +166,9 @@ pub(crate) struct Session {
     /// What the client may send now, in octets of payload.
     pub(crate) max_payload: u32,
     pub(crate) channels: SessionChannels,
-    /// The own lane: an upstream connection that this session has for itself.
+    /// What it needs to be dedicated; before its virtual host is known: to become it.
+    pub(crate) dedicated: Option<Box<Dedicated>>,
+    /// The own lane: an upstream connection that this session has for itself. A dedicated session has nothing else.
     pub(crate) lane: Option<UpstreamId>,
     /// Exclusive queues, which live on the lane.
     pub(crate) exclusive: BTreeMap<Box<[u8]>, Exclusive>,
@@ -203,6 +206,8 @@ pub(crate) struct Session {
     pub(crate) reading_waits: bool,
     /// What waits for it waits for its turn to be written.
     pub(crate) writing_waits: bool,
+    /// Its channels and messages are limited or watched: where frames pass as they are, they are looked at.
+    pub(crate) counts_own: bool,
     /// Messages up to this size need no look at limits.
     pub(crate) usual_message: u64,
     /// Known once its virtual host is.
@@ -221,6 +226,22 @@ impl Session {
     /// Whether it waits for what the broker says of these credentials.
     pub(crate) fn asks_about(&self, login: LoginId) -> bool {
         self.phase == Phase::Verifying || self.phase == Phase::Running && self.rekeying == Some(login)
+    }
+
+    /// Whether frames pass as they are between it and an upstream connection of its own.
+    #[inline]
+    pub(crate) fn relays(&self) -> bool {
+        self.dedicated.is_some() && matches!(self.phase, Phase::Running | Phase::Leaving)
+    }
+
+    /// Octets that the client's frame still lacks of which the beginning was passed on.
+    pub(crate) fn lacks(&self) -> u64 {
+        self.dedicated.as_ref().map_or(0, |d| d.lacks)
+    }
+
+    /// Of `octets` of the client, those that still belong to that frame are passed over. Returns how many.
+    pub(crate) fn skip(&mut self, octets: usize) -> usize {
+        self.dedicated.as_mut().map_or(0, |d| crate::dedicated::skip(&mut d.lacks, octets))
     }
 
     /// Whether its socket may be read.

@@ -87,6 +87,11 @@ impl Pass {
         self.channels
     }
 
+    /// Whether channels are limited or watched.
+    pub(crate) fn counts_channels(&self) -> bool {
+        self.meters.iter().any(|m| m.limits.channels.is_some() || m.alarms.channels.is_some())
+    }
+
     /// Messages up to this size are refused by nobody and raise no alarm.
     pub(crate) fn usual_message(&self) -> u64 {
         let sizes = self.meters.iter().flat_map(|m| [m.limits.message_size, m.alarms.message_size]);

@@ -11,6 +11,7 @@ mod capabilities;
 mod clients;
 mod consuming;
 mod crowd;
+mod dedicated;
 mod descriptors;
 mod floods;
 mod kit;

@@ -40,16 +40,17 @@ enum Answer {
     Deny = 1,
 }
 
-/// The body of a question. The client's host is its address.
+/// The body of a question. The client's host is its address, or its name where it was looked up.
 pub(super) fn question(request: &AuthRequest) -> Vec<u8> {
     let sasl = Sasl {
         auth_mechanism: String::from_utf8_lossy(&request.mechanism).into_owned(),
         credentials: request.response.to_vec(),
     };
+    let address = || request.peer.ip().to_canonical().to_string();
     let request = Request {
         vhost_name: request.vhost.clone(),
         auth_data: Some(sasl),
-        client_hostname: request.peer.ip().to_canonical().to_string(),
+        client_hostname: request.host.as_deref().map_or_else(address, str::to_owned),
         connection_name: request.connection_name.clone(),
     };
     request.encode_to_vec()
@@ -89,6 +90,7 @@ mod tests {
             mechanism: b"PLAIN".to_vec(),
             response: b"\0u\0p".to_vec().into(),
             peer: ([127, 0, 0, 1], 4000).into(),
+            host: None,
             connection_name: "n".into(),
         };
         let body = b"\x0a\x01v\x12\x0d\x0a\x05PLAIN\x12\x04\0u\0p\x1a\x09127.0.0.1\x22\x01n";
