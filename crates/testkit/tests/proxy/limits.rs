@@ -272,6 +272,42 @@ fn alarms_are_logged_and_counted_and_refuse_nothing() {
     assert!((1..=3).contains(&told), "{told} lines:\n{log}");
 }
 
+#[test]
+fn dedicated_clients_have_limits_too() {
+    let rabbit = rabbit::shared();
+    let vhost = Vhost::new(rabbit);
+    let route = "mode = \"dedicated\"\nlimits = { connections = 3, channels = 2, message_size = \"10kB\" }";
+    let warren = start(rabbit, route, "");
+    let used = |limit| warren.metric_with("warren_route_use", &[("limit", limit)]);
+    let (mut inside, refused) = come(&warren, &vhost.handshake(), 5);
+    assert_eq!((inside.len(), refused.len()), (3, 2));
+    let text =
+        "RESOURCE_ERROR - connection refused by proxy: limit of 3 connections for route 'orders' is reached";
+    assert!(refused.iter().all(|r| r.code == 506 && r.text == text), "{refused:?}");
+    inside[0].open_channel(1);
+    inside[1].open_channel(1);
+    inside[1].close_channel(1);
+    inside[1].open_channel(1);
+    assert_eq!(used("channels"), 2.0);
+    inside[2].send(1, &Method::ChannelOpen);
+    let closed = inside[2].expect_connection_close();
+    assert_eq!(
+        (closed.code, closed.text.as_str()),
+        (506, "RESOURCE_ERROR - channel refused by proxy: limit of 2 channels for route 'orders' is reached")
+    );
+    inside[0].declare(1, "queue");
+    inside[0].confirm_select(1);
+    inside[0].publish(1, "queue", &[7; 10_000]);
+    inside[0].expect_confirms(1, 1, 1);
+    inside[0].publish(1, "queue", &[7; 10_001]);
+    let closed = inside[0].expect_connection_close();
+    assert_eq!(closed.code, 506);
+    assert!(closed.text.starts_with("RESOURCE_ERROR - message size 10001 is larger than"), "{closed:?}");
+    assert_eq!(inside[1].ready(1, "queue"), 1);
+    drop(inside);
+    eventually("all places are free", SOON, || used("connections") == 0.0 && used("channels") == 0.0);
+}
+
 /// Octets per second that an exchange of so many takes, measured from its first.
 fn rate(octets: usize, started: Instant) -> f64 {
     octets as f64 / started.elapsed().as_secs_f64()
