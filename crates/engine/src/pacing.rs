@@ -94,14 +94,25 @@ impl Engine {
         while self.next_turn().is_some_and(|at| at <= self.now) {
             let Some(Reverse((_, _, id, way))) = self.turns.pop() else { return };
             let Some(session) = self.sessions.get_mut(id) else { continue };
+            let waits = match way {
+                Way::In => &mut session.reading_waits,
+                Way::Out => &mut session.writing_waits,
+            };
+            if !std::mem::take(waits) {
+                continue;
+            }
+            let uses_it = match way {
+                Way::In => session.may_read(),
+                Way::Out => !session.outbox.is_empty(),
+            };
             match way {
-                Way::In if std::mem::take(&mut session.reading_waits) => self.read_if_free(id),
-                Way::Out if std::mem::take(&mut session.writing_waits) => {
-                    if !std::mem::replace(&mut session.flushing, true) {
-                        self.commands.push_back(Command::Flush(Link::Session(id)));
-                    }
+                _ if !uses_it => session.pass.iter_mut().for_each(|pass| pass.forgo(way)),
+                Way::In => self.read_if_free(id),
+                Way::Out if session.flushing => {}
+                Way::Out => {
+                    session.flushing = true;
+                    self.commands.push_back(Command::Flush(Link::Session(id)));
                 }
-                _ => {}
             }
         }
     }

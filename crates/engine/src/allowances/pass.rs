@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::meter::{Limit, Meter, Notice, Way};
+use super::rate::Bucket;
 use crate::time::Time;
 
 /// The meters of a session: its route's and those of the rules that concern it.
@@ -118,12 +119,23 @@ impl Pass {
         if waited.is_some_and(|at| at > now) {
             return 0;
         }
-        self.turns[way as usize] = None;
         if waited.is_none() && self.wait(way, now) {
             return 0;
         }
-        let buckets = self.meters.iter().filter_map(|m| m.bucket(way));
-        buckets.map(|bucket| bucket.turn(now)).min().unwrap_or(usize::MAX)
+        let octets = self.buckets(way).map(Bucket::turn).min().unwrap_or(usize::MAX);
+        self.forgo(way);
+        octets
+    }
+
+    /// Does not wait for a turn any more.
+    pub(crate) fn forgo(&mut self, way: Way) {
+        if self.turns[way as usize].take().is_some() {
+            self.buckets(way).for_each(Bucket::wait_ends);
+        }
+    }
+
+    fn buckets(&self, way: Way) -> impl Iterator<Item = &Bucket> {
+        self.meters.iter().filter_map(move |m| m.bucket(way))
     }
 
     /// Octets went one way. Whether it has to wait for its next turn is in [`Pass::turns`].
@@ -140,13 +152,17 @@ impl Pass {
         let latest = self.meters.iter().map(Arc::as_ref).filter_map(due).max_by_key(|(at, _)| *at);
         let Some((at, meter)) = latest.filter(|(at, _)| *at > now) else { return false };
         meter.delayed(now);
-        self.turns[way as usize] = Some(at);
+        if self.turns[way as usize].replace(at).is_none() {
+            self.buckets(way).for_each(Bucket::wait_begins);
+        }
         true
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
+        self.forgo(Way::In);
+        self.forgo(Way::Out);
         for meter in &self.meters {
             meter.give_back(Limit::Channels, self.channels);
             if self.inside {

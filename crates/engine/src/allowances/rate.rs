@@ -68,8 +68,7 @@ const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// How far data may run ahead of its rate: the largest burst, and how late a worker may be without loss of rate.
 const TOLERANCE: u64 = 50 * NANOS_PER_MILLI;
-/// What one read or write may be when nothing is owed, as a time. It becomes less as more is owed, which is when many
-/// share a bucket: their turns become smaller, so that a round of all stays short.
+/// What one read or write may be, as a time; shared by those who wait, so that a round of all stays short.
 const TURN: u64 = 25 * NANOS_PER_MILLI;
 /// However low the rate is and however many share it: less would only cost time.
 const LEAST_TURN: u64 = 256;
@@ -83,21 +82,31 @@ pub(crate) struct Bucket {
     rate: u64,
     /// Nanoseconds of the workers' common clock.
     paid_until: AtomicU64,
+    /// Those who wait for a turn.
+    waiting: AtomicU64,
 }
 
 impl Bucket {
     pub(crate) fn new(rate: u64) -> Bucket {
-        Bucket { rate: rate.max(1), paid_until: AtomicU64::new(0) }
+        Bucket { rate: rate.max(1), paid_until: AtomicU64::new(0), waiting: AtomicU64::new(0) }
     }
 
-    /// How many octets the next turn may have, for somebody whose turn it is.
-    pub(crate) fn turn(&self, now: Time) -> usize {
-        let owed = u128::from(self.owed(now));
-        let turn = u128::from(TURN);
-        // With n users that all want more, the rounds of all grow with the cube root of n.
-        let share = turn * turn * turn / ((turn + owed) * (turn + owed));
-        let octets = u64::try_from(share * u128::from(self.rate) / NANOS_PER_SECOND).unwrap_or(u64::MAX);
+    /// How many octets a turn has, for somebody whose turn it is and who is still among those who wait.
+    pub(crate) fn turn(&self) -> usize {
+        let share = TURN / self.waiting.load(Relaxed).max(1);
+        let octets = u128::from(share) * u128::from(self.rate) / NANOS_PER_SECOND;
+        let octets = u64::try_from(octets).unwrap_or(u64::MAX);
         usize::try_from(octets.max(LEAST_TURN)).unwrap_or(usize::MAX)
+    }
+
+    /// Somebody begins to wait for a turn.
+    pub(crate) fn wait_begins(&self) {
+        self.waiting.fetch_add(1, Relaxed);
+    }
+
+    /// Somebody waits no more.
+    pub(crate) fn wait_ends(&self) {
+        self.waiting.fetch_sub(1, Relaxed);
     }
 
     /// When somebody who comes now has his turn: at once, unless more is owed than is tolerated.
@@ -203,23 +212,30 @@ mod tests {
     }
 
     /// Octets that users who all want more get out of a bucket in a time, each with its number of turns; looks every
-    /// `step` milliseconds.
+    /// `step` milliseconds. Nobody waits before or afterwards.
     fn drain(bucket: &Bucket, users: usize, from: u64, to: u64, step: u64) -> Vec<u64> {
         let mut got = vec![0; users];
         let mut due: Vec<Option<Time>> = vec![None; users];
+        bucket.waiting.store(0, Relaxed);
         for ms in (from..to).step_by(usize::try_from(step).expect("small")) {
             let now = Time(ms);
             for (got, due) in got.iter_mut().zip(&mut due) {
                 while due.is_none_or(|at| at <= now) {
-                    if due.take().is_none() && bucket.turn_at(now) > now {
-                        *due = Some(bucket.turn_at(now));
-                        continue;
+                    let waited = due.is_some();
+                    let octets = bucket.turn();
+                    if waited {
+                        *due = None;
+                        bucket.wait_ends();
                     }
-                    let octets = bucket.turn(now);
-                    bucket.charge(now, octets);
-                    *got += octets as u64;
+                    if waited || bucket.turn_at(now) <= now {
+                        bucket.charge(now, octets);
+                        *got += octets as u64;
+                    }
                     let at = bucket.turn_at(now);
-                    *due = (at > now).then_some(at);
+                    if at > now {
+                        *due = Some(at);
+                        bucket.wait_begins();
+                    }
                 }
             }
         }
@@ -234,12 +250,9 @@ mod tests {
                 let bucket = Bucket::new(rate);
                 for second in 0..3 {
                     let got: u64 = drain(&bucket, users, second * 1000, second * 1000 + 1000, 1).iter().sum();
-                    // Many who come at the same moment have a small turn each before the first of them waits.
-                    let most = if users == 100 && second == 0 { rate * 14 / 10 } else { rate * 11 / 10 };
-                    let least = rate * 9 / 10;
                     let slack = LEAST_TURN * users as u64;
                     assert!(
-                        (least..=most + slack).contains(&got),
+                        (rate * 9 / 10..=rate * 11 / 10 + slack).contains(&got),
                         "{got} octets in second {second} at {rate}, {users} users"
                     );
                 }

@@ -187,20 +187,17 @@ fn connections_per_second_are_refused_in_the_words_of_amqpprox() {
     let rabbit = rabbit::shared();
     let vhost = Vhost::new(rabbit);
     let rule =
-        format!("[[limit]]\nper = \"vhost\"\nvhost = \"{}\"\nlimits = {{ connection_rate = 4 }}", vhost.1);
+        format!("[[limit]]\nper = \"vhost\"\nvhost = \"{}\"\nlimits = {{ connection_rate = 1 }}", vhost.1);
     let warren = start(rabbit, "", &rule);
     Peer::connect(warren.address()).close(); // another virtual host; and Warren knows the broker now
     let started = Instant::now();
     let (inside, refused) = come(&warren, &vhost.handshake(), 12);
     let seconds = started.elapsed().as_secs_f64();
     assert!(!refused.is_empty(), "twelve clients took {seconds} s");
-    assert!(
-        inside.len() >= 4 && inside.len() as f64 <= 4.0 * (seconds + 1.0),
-        "{} in {seconds} s",
-        inside.len()
-    );
+    let came = inside.len();
+    assert!(came >= 1 && came as f64 <= seconds + 1.0, "{came} in {seconds} s");
     let text = format!(
-        "RESOURCE_ERROR - The connection for {0}, is limited by proxy. limit of 4 connections per second for vhost '{0}'",
+        "RESOURCE_ERROR - The connection for {0}, is limited by proxy. limit of 1 connection per second for vhost '{0}'",
         vhost.1
     );
     assert!(refused.iter().all(|r| r.code == 506 && r.text == text), "{refused:?}");
@@ -347,7 +344,7 @@ fn publishes_are_held_to_their_rate_and_others_are_not() {
     }
     let rate = rate(messages as usize * bytes.len(), started);
     println!("{rate:.0} octets per second to the broker, {first_second} messages in the first");
-    assert!((800_000.0..=1_100_000.0).contains(&rate), "{rate} octets per second");
+    assert!((700_000.0..=1_100_000.0).contains(&rate), "{rate} octets per second");
     assert!(first_second <= 112, "{first_second} messages of 10 kB in the first second");
     assert!(
         warren.metric_with("warren_limited_total", &[("limit", "data_rate"), ("route", "limited")]) > 10.0
@@ -391,7 +388,7 @@ fn deliveries_are_held_to_their_rate_and_nobody_is_ended_for_it() {
     }
     let rate = rate(got, started);
     println!("{rate:.0} octets per second to the client, {first_second} in the first");
-    assert!((800_000.0..=1_100_000.0).contains(&rate), "{rate} octets per second");
+    assert!((700_000.0..=1_100_000.0).contains(&rate), "{rate} octets per second");
     assert!(first_second <= 1_120_000, "{first_second} octets in the first second");
     assert!(
         warren.metric_with("warren_memory_bytes", &[("part", "to_clients")]) < 8_000_000.0,
