@@ -6,7 +6,9 @@
 //! bindings); `dial` (connections to brokers), `broker` and `replies` (frames from brokers); `flow` (outboxes),
 //! `close`, `timers`; `dedicated` (sessions with an upstream connection of their own). The records: `session`, `channel`, `upstream`, `tenant`.
 
+pub mod allowances;
 pub mod api;
+mod authorize;
 mod bind;
 mod broker;
 mod budget;
@@ -32,6 +34,8 @@ mod logins;
 pub mod metrics;
 mod numbers;
 pub mod outbox;
+mod pacing;
+mod places;
 mod publish;
 mod quota;
 mod random;
@@ -58,7 +62,9 @@ mod turns;
 mod upstream;
 pub mod wheel;
 
+pub use allowances::Allowances;
 pub use api::{ClientTls, Command, Gone, Link, Peer};
+pub use authorize::{AuthRequest, Replacement, Verdict};
 pub use config::Config;
 #[cfg(feature = "sabotage")]
 pub use engine::Sabotage;

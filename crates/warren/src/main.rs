@@ -11,6 +11,8 @@
 //!    brokers ([`connect`], [`tls`]).
 //! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), the end.
 
+mod admission;
+mod auth;
 mod connect;
 mod control;
 mod demo;
@@ -33,12 +35,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use admission::Admission;
 use anyhow::Context;
 use connect::Connector;
 use control::Control;
 use options::{Refusal, Wanted};
 use seats::Seats;
 use setup::{Place, Setup};
+use tokio::runtime::Handle;
 use worker::clock::Clock;
 
 /// Gives the memory of a crowd back when it has left. The system's allocator would keep most of it: it gives back from
@@ -108,7 +112,7 @@ fn connectors(setup: &Setup) -> Result<Vec<Connector>, (String, String)> {
 fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow::Result<ExitCode> {
     let control = Control::new()?;
     setup.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let proxy = Proxy::start(setup, connectors)?;
+    let proxy = Proxy::start(setup, connectors, control.runtime())?;
     tracing::info!(
         "listening for clients on {}, for HTTP on {}; {}; {} worker(s)",
         proxy.clients,
@@ -119,7 +123,7 @@ fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow
     if let Some(words) = words {
         tracing::info!("{words}");
     }
-    control.run(proxy.http, proxy.workers, setup.stopping)
+    control.run(proxy.http, proxy.workers, proxy.admission, setup.stopping)
 }
 
 /// A proxy that serves clients; its metrics are not served yet.
@@ -128,11 +132,12 @@ struct Proxy {
     clients: String,
     http: Vec<TcpListener>,
     workers: Vec<worker::Handle>,
+    admission: Arc<Admission>,
 }
 
 impl Proxy {
     /// Opens the ports and starts the workers.
-    fn start(setup: &Setup, connectors: Vec<Connector>) -> anyhow::Result<Proxy> {
+    fn start(setup: &Setup, connectors: Vec<Connector>, runtime: &Handle) -> anyhow::Result<Proxy> {
         limits::raise_descriptors();
         let open = |place: &Place| listen::open(&place.host, place.port);
         let mut clients = Vec::new();
@@ -144,12 +149,14 @@ impl Proxy {
         let division = limits::divide(limits::descriptors(), setup.workers);
         let mut config = setup.engine.clone();
         config.limits.handshakes = config.limits.handshakes.min(division.handshakes);
-        let seats = Seats::new(division.connections);
+        let seats = Seats::new(division.connections, setup.accept_rate);
+        let clock = Clock::start();
+        let admission = Admission::new(&config, setup.auth.as_ref(), runtime, clock);
         let config = Arc::new(config);
         let connectors: Arc<[Connector]> = connectors.into();
         let workers =
-            worker::start_all(setup.workers, &config, &connectors, &clients, Clock::start(), &seats)?;
+            worker::start_all(setup.workers, &config, &connectors, &clients, clock, &seats, &admission)?;
         // `clients` is dropped here: every worker has its own duplicate.
-        Ok(Proxy { clients: listen::names(&clients), http, workers })
+        Ok(Proxy { clients: listen::names(&clients), http, workers, admission })
     }
 }
