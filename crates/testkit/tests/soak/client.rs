@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -116,13 +117,19 @@ async fn well(address: SocketAddr, way: Way, random: &mut Random) -> lapin::Resu
     if way != Way::Publishes {
         consume(&channel, &queue).await?;
     }
-    while let Some(message) = channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await? {
+    while let Some(message) =
+        channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await?
+    {
         drop(message);
     }
     connection.close(200, "done".into()).await
 }
 
-async fn publish(channel: &Channel, queue: &str, len: usize) -> lapin::Result<lapin::publisher_confirm::PublisherConfirm> {
+async fn publish(
+    channel: &Channel,
+    queue: &str,
+    len: usize,
+) -> lapin::Result<lapin::publisher_confirm::PublisherConfirm> {
     let body = vec![b'x'; len];
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     channel.basic_publish("".into(), queue.into(), options, &body, properties).await
