@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use warren_wire::method::{Method, channel, confirm, queue};
+use warren_wire::method::{Method, channel, confirm, queue, tx};
 use warren_wire::table::Table;
 
 use crate::channel::{Content, Mode, Switch};
@@ -13,7 +13,7 @@ use crate::sources::Sources;
 use crate::switch::RESUME;
 use crate::tags::TagSet;
 use crate::timers::TimerKey;
-use crate::upstream::{Incoming, Pending, Purpose, REPLY_TO, Stage, UpChannel};
+use crate::upstream::{Incoming, Note, Pending, Purpose, REPLY_TO, Stage, UpChannel};
 
 /// How long a channel that nobody uses may take to prove what was sent on it.
 const ORPHAN_FOR: Duration = Duration::from_secs(30);
@@ -106,8 +106,7 @@ impl Engine {
         if opening || state.upstreams.len() >= self.config.limits.pool_connections {
             return;
         }
-        let (farm, login) = (state.farm, state.login);
-        self.dial(farm, Some(login), Some(tenant));
+        self.dial_for(tenant);
     }
 
     fn try_bind(&mut self, tenant: TenantId, id: ChannelId) -> bool {
@@ -279,6 +278,7 @@ impl Engine {
         channel.switch = Switch::None;
         self.metrics.binds[if rebound { REBOUND } else { kind }][why] += 1;
         let publishing = self.channels[id].content != Content::None;
+        self.transact_again(id, up);
         self.send_again(id);
         if !self.channels[id].held.is_empty() {
             self.replays.push_back(id);
@@ -288,6 +288,20 @@ impl Engine {
             self.sync_mode(id, up);
         }
         self.move_consumers(id);
+    }
+
+    /// A channel that has transactions and has lost its binding between two of them: the next one is told tx.select
+    /// before anything else, unless the client's own is to be told again.
+    fn transact_again(&mut self, id: ChannelId, up: UpChannelId) {
+        let channel = &self.channels[id];
+        let asked = |owed: &Pending| matches!(owed, Pending::Client(tx::SELECT, ..));
+        if channel.mode == Mode::Tx && !channel.again.iter().any(asked) {
+            let state = &mut self.up_channels[up];
+            state.pending.push_back(Pending::Own(tx::SELECT, Note::Plain, None));
+            let (upstream, number) = (state.upstream, state.number);
+            self.transacts(up);
+            self.tell_upstream(upstream, number, Method::TxSelect);
+        }
     }
 
     /// The mode that the client selected, told upstream before the first publish that needs it.

@@ -73,6 +73,8 @@ pub(crate) enum Switch {
     Binding { why: usize, rebound: bool },
     /// Replies to earlier requests are awaited, from another binding or before an error.
     Awaiting,
+    /// What was given back on older bindings must be back in its queues before the next frame, which may ask for it.
+    Requeueing,
 }
 
 /// A consumer and all that is needed to begin it again elsewhere.
@@ -139,6 +141,13 @@ pub(crate) struct Transaction {
     pub(crate) deferred: Vec<(UpChannelId, Vec<u8>)>,
     /// What was lost before it, if it has settled something of that: outstanding again after a rollback.
     pub(crate) lost: Option<Ranges>,
+}
+
+impl Transaction {
+    /// Whether it has settled anything. What it has published makes its binding risky.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.settled.is_empty() || self.lost.is_some()
+    }
 }
 
 /// One client's channel.

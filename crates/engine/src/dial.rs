@@ -63,6 +63,7 @@ impl Engine {
             stage: Stage::Connecting,
             purpose: Purpose::Any,
             inquires: false,
+            dialled: false,
             login,
             tenant,
             session: None,
@@ -242,6 +243,7 @@ impl Engine {
         upstream.deadline = None;
         upstream.idle_since = now;
         self.end_inquiry(id);
+        self.end_dial(id);
         let upstream = &mut self.upstreams[id];
         let Some(tenant) = upstream.tenant else { return };
         self.metrics.upstream_connects += 1;
@@ -407,6 +409,7 @@ impl Engine {
 
     fn remove_upstream(&mut self, id: UpstreamId) {
         self.end_inquiry(id);
+        self.end_dial(id);
         let Some(upstream) = self.upstreams.remove(id) else {
             return;
         };
@@ -422,6 +425,11 @@ impl Engine {
         if let Some(tenant) = upstream.tenant {
             self.serve(tenant);
             self.tenant_timer(tenant);
+        }
+        // A session that has got another secret meanwhile waits elsewhere.
+        let moved = upstream.session.and_then(|s| self.sessions.get(s)).and_then(|s| s.tenant);
+        if let Some(tenant) = moved.filter(|_| moved != upstream.tenant) {
+            self.serve(tenant);
         }
         if let Some(login) = upstream.login {
             self.login_timer(login);
@@ -512,8 +520,7 @@ impl Engine {
             return Some(id).filter(|id| self.upstreams[*id].stage == Stage::Ready);
         }
         let tenant = self.sessions[session].tenant?;
-        let (farm, login) = (self.tenants[tenant].farm, self.tenants[tenant].login);
-        let id = self.dial(farm, Some(login), Some(tenant))?;
+        let id = self.dial_for(tenant)?;
         self.tenants[tenant].upstreams.retain(|u| *u != id);
         self.upstreams[id].purpose = Purpose::Lane;
         self.upstreams[id].session = Some(session);

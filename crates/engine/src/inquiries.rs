@@ -1,10 +1,11 @@
 //! Inquiries: connections that find out whether credentials or a virtual host are good. Only so many are made at one
 //! time, and those who were let in before go first, so that a crowd of strangers takes neither the broker's time nor
-//! Warren's descriptors from those who work.
+//! Warren's descriptors from those who work. Nor are more than so many made at one time for those who are let in: when a
+//! broker comes back, it is not asked for thousands of connections at once.
 
 use crate::config::FarmId;
 use crate::engine::Engine;
-use crate::ids::UpstreamId;
+use crate::ids::{TenantId, UpstreamId};
 use crate::tenant::Inquiry;
 use crate::timers::TimerKey;
 
@@ -52,8 +53,9 @@ impl Engine {
         queue.push_back(what);
     }
 
-    /// Makes the inquiries that there is room for now.
+    /// Makes the inquiries and the connections that there is room for now.
     pub(crate) fn inquire_next(&mut self, farm: FarmId) {
+        self.dial_next(farm);
         while let Some(what) = self.next_inquiry(farm) {
             match what {
                 Inquiry::Login(id) => {
@@ -106,6 +108,50 @@ impl Engine {
             let farm = upstream.farm;
             self.farms[farm].refusals += 1;
             self.wheel.schedule(self.now + self.config.limits.refusal_pause, TimerKey::Refusal(farm));
+        }
+    }
+
+    /// Begins a connection for a pool or a lane, or notes that it is wanted while enough others are being made.
+    pub(crate) fn dial_for(&mut self, tenant: TenantId) -> Option<UpstreamId> {
+        let most = self.most_dials();
+        let state = &mut self.tenants[tenant];
+        let (farm, login) = (state.farm, state.login);
+        if self.farms[farm].dialling >= most {
+            if !std::mem::replace(&mut state.dials, true) {
+                self.farms[farm].dials.push_back(tenant);
+            }
+            return None;
+        }
+        let up = self.dial(farm, Some(login), Some(tenant))?;
+        self.upstreams[up].dialled = true;
+        self.farms[farm].dialling += 1;
+        Some(up)
+    }
+
+    /// This worker's share of the connections that may be being made at one time.
+    fn most_dials(&self) -> usize {
+        (self.config.limits.dials / self.options.workers).max(1)
+    }
+
+    /// Those who wanted a connection ask again, in order.
+    fn dial_next(&mut self, farm: FarmId) {
+        while self.farms[farm].dialling < self.most_dials()
+            && let Some(tenant) = self.farms[farm].dials.pop_front()
+        {
+            if let Some(state) = self.tenants.get_mut(tenant) {
+                state.dials = false;
+                self.serve(tenant);
+            }
+        }
+    }
+
+    /// A connection is ready, or gone.
+    pub(crate) fn end_dial(&mut self, id: UpstreamId) {
+        if let Some(upstream) = self.upstreams.get_mut(id)
+            && std::mem::take(&mut upstream.dialled)
+        {
+            self.farms[upstream.farm].dialling -= 1;
+            self.freed.push(upstream.farm);
         }
     }
 

@@ -148,6 +148,9 @@ impl Engine {
             assert_eq!(state.inquiring, inquiring + state.refusals, "inquiries that nobody makes");
             let waits = !(state.inquiries.is_empty() && state.inquiries_known.is_empty());
             assert!(!waits || state.inquiring > 0, "inquiries that wait for nothing");
+            let dialled = self.upstreams.values().filter(|u| u.dialled && u.farm == farm).count();
+            assert_eq!(state.dialling, dialled, "connections that nobody makes");
+            assert!(state.dials.is_empty() || dialled > 0, "those who want a connection wait for nothing");
         }
         for tenant in self.tenants.values() {
             assert!(self.logins.contains_key(tenant.login), "a tenant without login");

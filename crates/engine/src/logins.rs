@@ -197,6 +197,7 @@ impl Engine {
             refused: None,
             proving: None,
             queued: false,
+            dials: false,
             entering: Vec::new(),
             upstreams: Vec::new(),
             waiting: std::collections::VecDeque::new(),

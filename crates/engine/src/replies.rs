@@ -4,7 +4,7 @@ use warren_wire::frame::{HEADER_LEN, put_u64, set_channel};
 use warren_wire::method::{Method, basic, channel};
 
 use crate::api::Link;
-use crate::channel::{Channel, Consumer, ConsumerState, Standing};
+use crate::channel::{Channel, Consumer, ConsumerState, Mode, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::handshake::split;
@@ -90,7 +90,8 @@ impl Engine {
         let state = &mut self.up_channels[up];
         if !state.pending.iter().any(|p| matches!(p, Pending::Barrier)) {
             state.unproven_before_barrier = false;
-            state.risky_before_barrier = false;
+            // What a transaction has published is lost with its binding until it is committed.
+            state.risky_before_barrier &= state.mode == Mode::Tx;
         }
     }
 
@@ -220,8 +221,8 @@ impl Engine {
             (Note::Delete { name }, Method::QueueDeleteOk(_)) => self.queue_deleted(id, name),
             (Note::Consume { tag }, Method::BasicConsumeOk(_)) => self.consumer_began(id, tag),
             (Note::Cancel { tag }, Method::BasicCancelOk(_)) => self.consumer_ended(id, up, tag),
-            (Note::Commit, Method::TxCommitOk) => self.committed(id),
-            (Note::Rollback, Method::TxRollbackOk) => self.rolled_back(id),
+            (Note::Commit, Method::TxCommitOk) => self.committed(id, up),
+            (Note::Rollback, Method::TxRollbackOk) => self.rolled_back(id, up),
             (Note::Recover, Method::BasicRecoverOk) => {
                 self.up_channels[up].unacked.clear();
                 self.channels[id].lost.clear();

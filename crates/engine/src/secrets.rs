@@ -6,9 +6,11 @@ use warren_wire::method::{Method, connection};
 use warren_wire::reply;
 
 use crate::close;
+use crate::dial;
 use crate::engine::Engine;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, UpstreamId};
 use crate::session::Credentials;
+use crate::upstream::Stage;
 
 /// Class and method of connection.update-secret.
 const AT: (u16, u16) = (10, 70);
@@ -55,6 +57,7 @@ impl Engine {
         let (moved, stay) = std::mem::take(&mut self.tenants[old].waiting).into_iter().partition(moves);
         self.tenants[old].waiting = stay;
         self.tenants[new].waiting.extend::<std::collections::VecDeque<_>>(moved);
+        self.dial_lane_anew(id);
         let session = &mut self.sessions[id];
         session.deadline = None;
         for _ in 0..std::mem::take(&mut session.rekeys) {
@@ -63,6 +66,15 @@ impl Engine {
         self.serve(new);
         self.tenant_timer(old);
         self.leave_login(before);
+    }
+
+    /// A lane that is still being made carries the old secret, which the broker may refuse any moment.
+    fn dial_lane_anew(&mut self, id: SessionId) {
+        let lane = self.sessions[id].lane;
+        let ready = |lane: &UpstreamId| self.upstreams.get(*lane).is_some_and(|u| u.stage >= Stage::Ready);
+        if let Some(lane) = lane.filter(|lane| !ready(lane)) {
+            self.close_upstream(lane, dial::IDLE, "its session has a new secret");
+        }
     }
 
     /// As RabbitMQ says it.

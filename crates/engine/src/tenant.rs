@@ -48,6 +48,10 @@ pub(crate) struct FarmState {
     pub(crate) inquiries_known: VecDeque<Inquiry>,
     /// The same for strangers.
     pub(crate) inquiries: VecDeque<Inquiry>,
+    /// Connections that are being made for pools and lanes.
+    pub(crate) dialling: usize,
+    /// Those who want one while enough others are being made.
+    pub(crate) dials: VecDeque<TenantId>,
 }
 
 /// What a broker is asked before a session may run.
@@ -92,6 +96,8 @@ pub(crate) struct Tenant {
     pub(crate) proving: Option<UpstreamId>,
     /// It is among the farm's inquiries that wait.
     pub(crate) queued: bool,
+    /// It is among those who want a connection while enough others are being made.
+    pub(crate) dials: bool,
     /// Sessions that wait for it.
     pub(crate) entering: Vec<SessionId>,
     /// Shared connections, opening ones included, oldest first.

@@ -112,13 +112,7 @@ impl Engine {
             Phase::Greeting => self.send_start(id),
             Phase::CloseSent => self.abort_session(id, close::CLIENT, "connection.close was not answered"),
             Phase::Ended => self.commands.push_back(Command::Close(Link::Session(id))),
-            Phase::Gone => {
-                let channels = session.channels.ids();
-                for channel in channels {
-                    self.abandon_channel(channel);
-                }
-                self.forget_session(id);
-            }
+            Phase::Gone => self.left_behind(id),
             _ if waits => {
                 let farm = session.login.and_then(|l| self.logins.get(l)).map_or(0, |l| l.farm);
                 let (name, state) = (&self.config.farms[farm].name, &self.farms[farm]);
@@ -276,7 +270,11 @@ impl Engine {
             return;
         };
         let waits = matches!(channel.switch, Switch::Binding { .. });
-        if waits && self.now.since(channel.waiting_since) >= self.config.limits.wait_limit {
+        if !waits || self.now.since(channel.waiting_since) < self.config.limits.wait_limit {
+            return;
+        }
+        // What a client has left behind waits as long as its session says.
+        if self.sessions.get(channel.session).is_none_or(|s| s.phase != Phase::Gone) {
             let waited = self.config.limits.wait_limit.as_secs();
             self.give_up_binding(id, &format!("none became free within {waited} s"));
         }

@@ -52,7 +52,7 @@ impl Purpose {
 /// Connecting -> Greeting -> Greeted -> Verifying -> Verified -> Opening -> Ready -> Closing -> Ended
 /// ```
 /// `Greeted` waits for credentials, `Verified` for a virtual host; both only for a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     Connecting,
     Greeting,
@@ -73,6 +73,8 @@ pub(crate) struct Upstream {
     pub(crate) purpose: Purpose,
     /// It counts among its farm's inquiries.
     pub(crate) inquires: bool,
+    /// It counts among those that are being made for pools and lanes.
+    pub(crate) dialled: bool,
     /// Whose credentials it carries; `None` until it is needed for somebody.
     pub(crate) login: Option<LoginId>,
     /// Whose pools it belongs to.

@@ -145,6 +145,7 @@ impl Resolver<'_> {
             crowded_timeout: proxy.crowded_timeout.0,
             inquiries: proxy.inquiries.into(),
             refusal_pause: proxy.refusal_pause.0,
+            dials: proxy.dials.into(),
             connect_timeout: proxy.connect_timeout.0,
             wait_limit: proxy.wait_limit.0,
             auth_ttl: proxy.auth_ttl.0,

@@ -68,6 +68,8 @@ impl Worker {
                 return flush_socket(conn);
             }
             let written = match conn.writing.get() {
+                // What a broker was not sent goes to another one when the end of this one is found by reading.
+                Writing::Broken if matches!(conn.link, Link::Upstream(_)) => return,
                 Writing::Broken => outbox.len(),
                 _ => match write(&conn.socket, outbox) {
                     Ok(n) => n,
