@@ -3,10 +3,11 @@
 //!
 //! The modules in the order in which data flows: [`engine`] (the interface), `client` (frames from clients),
 //! `handshake`, `logins`, `inquiries`, `requests`, `publish`, `consume`; `bind`, `switch` and `release` (a channel and its
-//! bindings); `dial` (connections to brokers), `broker` and `replies` (frames from brokers); `flow` (outboxes),
+//! bindings); `dial`, `tries` and `nodes` (connections to brokers; [`balance`]: to which), `broker` and `replies` (frames from brokers); `flow` (outboxes),
 //! `close`, `timers`. The records: `session`, `channel`, `upstream`, `tenant`.
 
 pub mod api;
+pub mod balance;
 mod bind;
 mod broker;
 mod budget;
@@ -29,6 +30,7 @@ mod inquiries;
 mod invariants;
 mod logins;
 pub mod metrics;
+mod nodes;
 mod numbers;
 pub mod outbox;
 mod publish;
@@ -53,6 +55,7 @@ pub mod tags;
 mod tenant;
 pub mod time;
 mod timers;
+mod tries;
 mod turns;
 mod upstream;
 pub mod wheel;
