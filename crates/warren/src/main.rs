@@ -8,7 +8,7 @@
 //! 2. [`limits`], [`logging`]: what the process needs before it serves; [`seats`]: how many connections it may have.
 //! 3. [`listen`]: the listening sockets. They are open before anything else runs.
 //! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`], [`tls_stream`]) and its connections to
-//!    brokers ([`connect`], [`tls`]).
+//!    brokers ([`connect`], [`names`], [`tls`]).
 //! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), the end.
 
 mod connect;
@@ -18,6 +18,7 @@ mod file;
 mod limits;
 mod listen;
 mod logging;
+mod names;
 mod options;
 mod seats;
 mod setup;
@@ -36,9 +37,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use connect::Connector;
 use control::Control;
+use control::backends::Backends;
 use options::{Refusal, Wanted};
 use seats::Seats;
 use setup::{Place, Setup};
+use warren_engine::balance::Balance;
 use worker::clock::Clock;
 
 /// Gives the memory of a crowd back when it has left. The system's allocator would keep most of it: it gives back from
@@ -112,7 +115,7 @@ fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow
     if let Some(words) = words {
         tracing::info!("{words}");
     }
-    control.run(proxy.http, proxy.workers, setup.stopping)
+    control.run(proxy.http, proxy.workers, proxy.backends, setup.stopping)
 }
 
 /// A proxy that serves clients; its metrics are not served yet.
@@ -121,6 +124,7 @@ struct Proxy {
     clients: String,
     http: Vec<TcpListener>,
     workers: Vec<worker::Handle>,
+    backends: Backends,
 }
 
 impl Proxy {
@@ -140,9 +144,11 @@ impl Proxy {
         let seats = Seats::new(division.connections);
         let config = Arc::new(config);
         let connectors: Arc<[Connector]> = connectors.into();
+        let (balance, clock) = (Arc::new(Balance::new(&config)), Clock::start());
         let workers =
-            worker::start_all(setup.workers, &config, &connectors, &clients, Clock::start(), &seats)?;
+            worker::start_all(setup.workers, &config, &balance, &connectors, &clients, clock, &seats)?;
+        let backends = Backends { config, balance, connectors, clock };
         // `clients` is dropped here: every worker has its own duplicate.
-        Ok(Proxy { clients: listen::names(&clients), http, workers })
+        Ok(Proxy { clients: listen::names(&clients), http, workers, backends })
     }
 }

@@ -1,6 +1,7 @@
 //! The control thread: the main thread, once the workers run. It serves HTTP ([`http`]), adds up what the workers
-//! have counted ([`metrics`]), and ends the process in good order.
+//! have counted ([`metrics`]), asks backends whether they work ([`backends`]), and ends the process in good order.
 
+pub(crate) mod backends;
 mod http;
 mod metrics;
 
@@ -22,6 +23,7 @@ use crate::setup::Stopping;
 use crate::signals::Signals;
 use crate::worker::Handle;
 use crate::worker::mailbox::{Mailbox, Message};
+use backends::Backends;
 use metrics::Counts;
 
 /// How often to look whether clients are left, while they are waited for.
@@ -51,9 +53,10 @@ impl Control {
         self,
         http: Vec<TcpListener>,
         workers: Vec<Handle>,
+        backends: Backends,
         stopping: Stopping,
     ) -> anyhow::Result<ExitCode> {
-        let code = self.runtime.block_on(control(self.signals, http, workers, stopping));
+        let code = self.runtime.block_on(control(self.signals, http, workers, backends, stopping));
         self.runtime.shutdown_background();
         code
     }
@@ -63,10 +66,12 @@ async fn control(
     mut signals: Signals,
     http: Vec<TcpListener>,
     workers: Vec<Handle>,
+    backends: Backends,
     stopping: Stopping,
 ) -> anyhow::Result<ExitCode> {
     let mailboxes: Vec<Mailbox> = workers.iter().map(|worker| worker.mailbox.clone()).collect();
-    let counts = Arc::new(Counts::new(mailboxes.clone()));
+    backends.start_checks();
+    let counts = Arc::new(Counts::new(mailboxes.clone(), backends));
     let draining = Arc::new(AtomicBool::new(false));
     http::start(http, &counts, &draining).context("metrics cannot be served")?;
     let mut ends: Vec<_> = workers.into_iter().map(|worker| worker.ended).collect();

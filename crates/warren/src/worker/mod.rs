@@ -30,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use warren_engine::balance::Balance;
 use warren_engine::buf::{Input, Pool};
 use warren_engine::config::BackendId;
 use warren_engine::ids::UpstreamId;
@@ -55,6 +56,7 @@ pub(crate) struct Handle {
 struct Setup {
     options: Options,
     config: Arc<Config>,
+    balance: Arc<Balance>,
     connectors: Arc<[Connector]>,
     clock: Clock,
     listeners: Vec<TcpListener>,
@@ -69,6 +71,7 @@ struct Setup {
 pub(crate) fn start_all(
     count: usize,
     config: &Arc<Config>,
+    balance: &Arc<Balance>,
     connectors: &Arc<[Connector]>,
     listeners: &[StdListener],
     clock: Clock,
@@ -85,6 +88,7 @@ pub(crate) fn start_all(
                 ..Options::single(RandomState::new().hash_one(number))
             },
             config: Arc::clone(config),
+            balance: Arc::clone(balance),
             connectors: Arc::clone(connectors),
             clock,
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
@@ -199,7 +203,12 @@ struct Worker {
 
 impl Worker {
     fn new(setup: &Setup) -> Worker {
-        let engine = Engine::new(Arc::clone(&setup.config), setup.options, setup.clock.now());
+        let engine = Engine::with_balance(
+            Arc::clone(&setup.config),
+            setup.options,
+            setup.clock.now(),
+            Arc::clone(&setup.balance),
+        );
         Worker {
             config: Arc::clone(&setup.config),
             connectors: Arc::clone(&setup.connectors),
