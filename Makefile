@@ -22,7 +22,8 @@ build: ## Build the release binary, target/release/warren
 test: deps ## Run all tests, with RabbitMQ and the clients in Python, Node, PHP, C and Rust
 	cargo test --workspace --no-fail-fast
 
-docs: deps ## Write docs/clients.md and docs/conformance.md anew from what the tests find
+docs: deps ## Write docs/configuration.md, docs/clients.md and docs/conformance.md anew
+	WARREN_TEST_WRITE=1 cargo test --package warren --bin warren file::
 	WARREN_TEST_WRITE=1 cargo test --package warren-testkit --test proxy clients::
 	WARREN_TEST_WRITE=1 cargo test --package warren-testkit --test conformance clients_see
 

@@ -13,9 +13,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// It opens its ports without waiting for anything, so this is for a machine that is busy with other things.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A graceful stop may wait for clients and for brokers.
-const STOP_WITHIN: Duration = Duration::from_secs(20);
+const STOP_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running proxy; killed when dropped. What it wrote is shown when the test fails.
 #[derive(Debug)]
@@ -52,15 +52,39 @@ impl Warren {
         Warren::start_program(command, &format!("amqp://127.0.0.1:{broker_port}"), arguments)
     }
 
+    /// As [`Warren::start`], with clients that wait for five minutes when their broker is away, and a broker that may take a
+    /// minute for each step of a handshake: where others want the machine too, a node takes longer than half a minute to
+    /// start, and longer than ten seconds to let a crowd in.
+    pub fn start_patient(rabbit: &Rabbit, workers: usize) -> Warren {
+        let (folder, port, http_port) = (folder(), ports::free(), ports::free());
+        let file = folder.path().join("warren.toml");
+        let broker = rabbit.port();
+        let text = format!(
+            "[proxy]\nworkers = {workers}\nwait_limit = \"300s\"\nhandshake_timeout = \"60s\"\n\
+             [control]\nhttp = \"127.0.0.1:{http_port}\"\n\
+             [[listener]]\naddress = \"127.0.0.1:{port}\"\n\
+             [[backend]]\nname = \"node\"\nhost = \"127.0.0.1\"\nport = {broker}\n\
+             [[farm]]\nname = \"main\"\nbackends = [\"node\"]\n\
+             [[route]]\nfarm = \"main\"\n"
+        );
+        std::fs::write(&file, text).expect("an own folder");
+        let mut command = Command::new(binary());
+        command.arg("-c").arg(file);
+        Warren::begin(command, folder, port, http_port)
+    }
+
     fn start_program(mut command: Command, upstream: &str, arguments: &[&str]) -> Warren {
-        let folder = tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder");
-        let log = File::create(folder.path().join("log")).expect("an own folder");
         let (port, http_port) = (ports::free(), ports::free());
         command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-b", &http_port.to_string()]);
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "1"]);
         }
         command.args(arguments).arg(upstream);
+        Warren::begin(command, folder(), port, http_port)
+    }
+
+    fn begin(mut command: Command, folder: tempfile::TempDir, port: u16, http_port: u16) -> Warren {
+        let log = File::create(folder.path().join("log")).expect("an own folder");
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let process = command.spawn().unwrap_or_else(|e| panic!("starting {}: {e}", binary().display()));
@@ -105,7 +129,7 @@ impl Warren {
     /// Status and body of an HTTP GET.
     pub fn http_get(&self, path: &str) -> std::io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http_port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -210,6 +234,10 @@ impl Drop for Warren {
             eprintln!("--- Warren wrote:\n{}", self.log());
         }
     }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder")
 }
 
 fn metric_name(line: &str) -> &str {

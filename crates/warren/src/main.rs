@@ -66,7 +66,11 @@ fn main() -> ExitCode {
 
 /// Says whether a file is right.
 fn check(path: &Path) -> ExitCode {
-    match file::load(path).map_err(Refusal::File).and_then(|setup| connectors(&setup).map(|_| setup)) {
+    let usable = |setup: Setup| match connectors(&setup) {
+        Ok(_) => Ok(setup),
+        Err((backend, problem)) => Err(Refusal::of_backend(&backend, problem)),
+    };
+    match file::load(path).map_err(Refusal::File).and_then(usable) {
         Ok(setup) => {
             println!("{}: right; {}", path.display(), setup.in_words());
             ExitCode::SUCCESS
@@ -79,7 +83,8 @@ fn check(path: &Path) -> ExitCode {
 fn serve(setup: &Setup, words: Option<&str>) -> ExitCode {
     let connectors = match connectors(setup) {
         Ok(connectors) => connectors,
-        Err(refusal) => return refusal.print(),
+        Err((_, problem)) if words.is_some() => return Refusal::of_upstream_ca(problem).print(),
+        Err((backend, problem)) => return Refusal::of_backend(&backend, problem).print(),
     };
     let log = logging::start(setup.log);
     tracing::debug!("setup: {setup:?}");
@@ -91,12 +96,13 @@ fn serve(setup: &Setup, words: Option<&str>) -> ExitCode {
     code
 }
 
-/// How the brokers are reached. With TLS, certificates are read now: what is wrong with them is the operator's to know.
-fn connectors(setup: &Setup) -> Result<Vec<Connector>, Refusal> {
+/// How the brokers are reached. With TLS, certificates are read now: what is wrong with them is the operator's to know,
+/// with the backend's name.
+fn connectors(setup: &Setup) -> Result<Vec<Connector>, (String, String)> {
     let limit = setup.engine.limits.connect_timeout;
     let all = setup.backends.iter().zip(&setup.engine.backends);
     all.map(|(reach, backend)| {
-        Connector::new(reach, limit).map_err(|problem| Refusal::of_backend(&backend.name, problem))
+        Connector::new(reach, limit).map_err(|problem| (backend.name.clone(), problem))
     })
     .collect()
 }
@@ -104,6 +110,7 @@ fn connectors(setup: &Setup) -> Result<Vec<Connector>, Refusal> {
 /// Starts the proxy, and stays with the control thread's work until the end.
 fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow::Result<ExitCode> {
     let control = Control::new()?;
+    setup.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let proxy = Proxy::start(setup, connectors)?;
     tracing::info!(
         "listening for clients on {}, for HTTP on {}; {}; {} worker(s)",

@@ -32,6 +32,8 @@ pub(crate) struct Setup {
     pub(crate) log: Option<LevelFilter>,
     /// Who is asked before a client may come in; `None`: nobody but the broker.
     pub(crate) auth: Option<AuthService>,
+    /// What the operator should know when the process starts.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Setup {

@@ -277,7 +277,7 @@ fn check_what_is_left(way: &Way) {
         let names = way.rabbit.queues(&way.vhost).into_iter().map(|q| q.name);
         names.filter(|name| !name.starts_with("amq")).collect()
     };
-    eventually(&format!("no queues to be left: {:?}", left()), Duration::from_secs(10), || left().is_empty());
+    eventually(&format!("no queues to be left: {:?}", left()), Duration::from_secs(60), || left().is_empty());
 }
 
 struct Expected {

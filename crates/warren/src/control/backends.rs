@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use warren_engine::Config;
 use warren_engine::balance::Balance;
@@ -38,12 +39,12 @@ pub(super) struct BackendState {
 }
 
 impl Backends {
-    /// Begins the checks of all farms that want some, in tasks of the present runtime.
+    /// Begins the checks of all farms that want some, in tasks of the present local set.
     pub(super) fn start_checks(&self) {
         for (number, farm) in self.config.farms.iter().enumerate() {
             let Some(check) = farm.health_check else { continue };
             for &backend in &farm.backends {
-                tokio::spawn(self.clone().watch(number, backend, check));
+                spawn_local(self.clone().watch(number, backend, check));
             }
         }
     }

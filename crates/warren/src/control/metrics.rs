@@ -182,7 +182,7 @@ fn gauges(m: &Metrics) -> [Sample; 12] {
 }
 
 /// The encoder appends `_total`.
-fn counters(m: &Metrics) -> [Sample; 15] {
+fn counters(m: &Metrics) -> [Sample; 16] {
     [
         ("warren_client_received_bytes", "Bytes read from clients", m.client_received_octets),
         ("warren_client_sent_bytes", "Bytes written to clients", m.client_sent_octets),

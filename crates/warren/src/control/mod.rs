@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use crate::setup::Stopping;
@@ -56,7 +57,9 @@ impl Control {
         backends: Backends,
         stopping: Stopping,
     ) -> anyhow::Result<ExitCode> {
-        let code = self.runtime.block_on(control(self.signals, http, workers, backends, stopping));
+        // A local set: connections of health checks are not made for several threads.
+        let code =
+            LocalSet::new().block_on(&self.runtime, control(self.signals, http, workers, backends, stopping));
         self.runtime.shutdown_background();
         code
     }

@@ -96,7 +96,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     print(&format!("{report}{}", stage.addresses()))?;
     report.verdict()?;
     // However it ends after a signal: to be ended so is what it runs for.
-    control.run(stage.proxy.http, stage.proxy.workers, STOPPING).map(drop)
+    control.run(stage.proxy.http, stage.proxy.workers, stage.proxy.backends, STOPPING).map(drop)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -78,7 +78,7 @@ pub(crate) struct Proxy {
     pub(crate) inquiries: NonZeroUsize,
     /// How long a refused one of these counts on.
     pub(crate) refusal_pause: Span,
-    /// Connections to a farm that may be being made at one time for those who are let in.
+    /// Connections to a farm that may be being made at one time for clients that are let in.
     pub(crate) dials: NonZeroUsize,
     /// Upstream connections of one pool (farm, virtual host and credentials).
     pub(crate) pool_connections: NonZeroUsize,

@@ -72,6 +72,7 @@ impl Resolver<'_> {
             },
             log: model.proxy.log_level.map(level),
             auth: model.auth.as_ref().and_then(|a| self.auth(a)),
+            warnings: Vec::new(),
         }
     }
 

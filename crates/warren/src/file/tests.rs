@@ -119,7 +119,7 @@ fn problems_name_line_fault_and_remedy() {
             format!("{SMALL}[[identity]]\ncertificate_cn = \"a\"\nuser = \"b\"\npassword_file = \"/none\"\n"),
             "warren.toml:19: password_file /none cannot be read: No such file or directory (os error 2)",
         ),
-        ("[[listener]\n".to_owned(), "warren.toml:1: unclosed array table, expected `]]`"),
+        ("[[listener]\n".to_owned(), "warren.toml:1: unclosed array table, expected `]`"),
     ] {
         assert_eq!(bad(&text), problem, "{text}");
     }

@@ -187,6 +187,7 @@ impl Settings {
             },
             log: self.log,
             auth: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -233,6 +234,11 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// The certificates of the only broker, of no use when they were read.
+    pub(crate) fn of_upstream_ca(problem: String) -> Refusal {
+        Refusal::Setting(Invalid::new("--upstream-ca", problem))
+    }
+
     /// A backend that cannot be used: the files that its TLS needs.
     pub(crate) fn of_backend(name: &str, problem: String) -> Refusal {
         Refusal::Setting(Invalid::new(format!("backend {name}"), problem))
@@ -313,6 +319,14 @@ fn serve_file(
     let sources = Sources { options: &|name| arguments.get(name), variables, file: None };
     let log = sources.find(&LOG, level).map_err(Refusal::Setting)?;
     let mut setup = file::load(path).map_err(Refusal::File)?;
+    let unused = beside.filter(|setting| variables(setting.variable).is_some_and(|value| !value.is_empty()));
+    setup.warnings.extend(unused.map(|setting| {
+        format!(
+            "{} is set in the environment and is not used: {} says everything",
+            setting.variable,
+            path.display()
+        )
+    }));
     setup.log = log.or(setup.log);
     Ok(Wanted::ServeFile(Box::new(setup)))
 }
