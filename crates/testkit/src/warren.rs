@@ -24,6 +24,8 @@ pub struct Warren {
     reaper: Option<Reaper>,
     port: u16,
     http_port: u16,
+    /// Where it listens for clients, in the order of its log.
+    listeners: Vec<SocketAddr>,
     folder: tempfile::TempDir,
 }
 
@@ -50,6 +52,18 @@ impl Warren {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &descriptors.to_string()]).arg(binary());
         Warren::start_program(command, &format!("amqp://127.0.0.1:{broker_port}"), arguments)
+    }
+
+    /// Starts one with a TOML file. Listeners should say port 0 (see [`Warren::listener`]); metrics are served on a free
+    /// port unless the file says where.
+    pub fn start_file(text: &str) -> Warren {
+        let folder = folder();
+        let file = folder.path().join("warren.toml");
+        let control = if text.contains("[control]") { "" } else { "\n[control]\nhttp = \"127.0.0.1:0\"\n" };
+        std::fs::write(&file, format!("{text}{control}")).expect("an own folder");
+        let mut command = Command::new(binary());
+        command.arg("-c").arg(file);
+        Warren::begin(command, folder, 0, 0)
     }
 
     /// As [`Warren::start`], with clients that wait for five minutes when their broker is away, and a broker that may take a
@@ -89,7 +103,7 @@ impl Warren {
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let process = command.spawn().unwrap_or_else(|e| panic!("starting {}: {e}", binary().display()));
         let reaper = Some(Reaper::of(process.id()));
-        let mut warren = Warren { process, reaper, port, http_port, folder };
+        let mut warren = Warren { process, reaper, port, http_port, listeners: Vec::new(), folder };
         warren.wait_ready();
         warren
     }
@@ -114,6 +128,11 @@ impl Warren {
     /// Address for AMQP.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// The address of a listener, by its number in the order of the file.
+    pub fn listener(&self, number: usize) -> SocketAddr {
+        self.listeners[number]
     }
 
     /// Port for `/metrics`, `/healthz` and `/readyz`.
@@ -206,11 +225,27 @@ impl Warren {
         assert!(status.success(), "Warren ended with {status}");
     }
 
+    /// What the log says of the ports that the system chose.
+    fn find_ports(&mut self) {
+        let log = self.log();
+        let said = log
+            .split_once("listening for clients on ")
+            .and_then(|(_, rest)| rest.split_once(", for HTTP on "));
+        let Some((clients, rest)) = said else { return };
+        self.listeners = clients.split(" and ").filter_map(|address| address.parse().ok()).collect();
+        let http = rest.split([';', ' ']).next().and_then(|address| address.parse::<SocketAddr>().ok());
+        if self.port == 0 {
+            self.port = self.listeners.first().map_or(0, SocketAddr::port);
+            self.http_port = http.map_or(0, |address| address.port());
+        }
+    }
+
     fn wait_ready(&mut self) {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
+            self.find_ports();
             let answered = self.http_get("/healthz").is_ok_and(|(status, _)| status != 0);
-            if answered && TcpStream::connect(self.address()).is_ok() {
+            if answered && self.port != 0 && TcpStream::connect(self.address()).is_ok() {
                 return;
             }
             if let Some(status) = self.process.try_wait().expect("our own process") {

@@ -11,6 +11,7 @@ mod clients;
 mod consuming;
 mod crowd;
 mod descriptors;
+mod farms;
 mod floods;
 mod kit;
 mod load;
