@@ -31,7 +31,7 @@ struct FarmState {
     select: Select,
     members: Vec<Member>,
     /// Turns that were taken, by what they were for.
-    turns: [AtomicU64; 3],
+    turns: [AtomicU64; 4],
 }
 
 #[derive(Debug)]
@@ -61,7 +61,9 @@ pub(crate) enum For {
     Session,
     /// A connection that belongs to no session.
     Probe,
-    /// A session, or a try, that has to go elsewhere.
+    /// A connection that could not be made with those before.
+    Try,
+    /// A session that has to go elsewhere.
     Move,
 }
 
@@ -86,7 +88,7 @@ impl Balance {
                     down: AtomicBool::new(false),
                 })
                 .collect(),
-            turns: [const { AtomicU64::new(0) }; 3],
+            turns: [const { AtomicU64::new(0) }; 4],
         });
         let backends = config.backends.iter().map(|_| BackendState::default());
         Balance { farms: farms.collect(), backends: backends.collect() }

@@ -59,7 +59,7 @@ fn order(balance: &Balance, random: &mut Random) -> Vec<BackendId> {
     let mut what = For::Session;
     while let Some(member) = balance.next(0, what, &tried, NOW, random) {
         tried.push(member);
-        what = For::Move;
+        what = For::Try;
     }
     tried
 }

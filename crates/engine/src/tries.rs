@@ -113,7 +113,7 @@ impl Engine {
         tries.0.push((backend, text.to_owned()));
         let (number, members) = (tries.0.len(), self.config.farms[farm].backends.len());
         let tried: Vec<BackendId> = tries.0.iter().map(|t| t.0).collect();
-        let next = self.balance.next(farm, For::Move, &tried, self.now, &mut self.random);
+        let next = self.balance.next(farm, For::Try, &tried, self.now, &mut self.random);
         let mut told = format!("try {number} of {members}: {text}");
         if !before.is_empty() {
             told.push_str(&format!(" (after {before})"));

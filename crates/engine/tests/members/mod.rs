@@ -18,11 +18,11 @@ use warren_wire::table::Table;
 
 const TUNE: connection::Tune = connection::Tune { channel_max: 2047, frame_max: 131_072, heartbeat: 0 };
 /// The password that no member likes.
-pub const WRONG: &str = "wrong";
+pub(crate) const WRONG: &str = "wrong";
 
 /// What a member of the farm does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Member {
+pub(crate) enum Member {
     Lives,
     /// Nobody listens.
     Refuses,
@@ -34,30 +34,30 @@ pub enum Member {
 
 /// What became of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// The member that answered last, and when.
     At(BackendId, Time),
     /// connection.close.
     Closed(u16, String, Time),
 }
 
-pub struct Stage {
-    pub engine: Engine,
-    pub now: Time,
-    pub members: Vec<Member>,
+pub(crate) struct Stage {
+    pub(crate) engine: Engine,
+    pub(crate) now: Time,
+    pub(crate) members: Vec<Member>,
     /// Where each connection went.
-    pub places: BTreeMap<UpstreamId, BackendId>,
+    pub(crate) places: BTreeMap<UpstreamId, BackendId>,
     /// The members that were connected to, in order.
-    pub dialled: Vec<BackendId>,
+    pub(crate) dialled: Vec<BackendId>,
     /// Why connections ended, as it is logged.
-    pub log: Vec<String>,
-    pub fates: BTreeMap<SessionId, Fate>,
+    pub(crate) log: Vec<String>,
+    pub(crate) fates: BTreeMap<SessionId, Fate>,
     passwords: BTreeMap<SessionId, (String, String)>,
     /// Connects that nobody answers, and when the edge gives up.
     swallowed: Vec<(Time, UpstreamId)>,
 }
 
-pub fn config(members: usize, limits: Limits) -> Config {
+pub(crate) fn config(members: usize, limits: Limits) -> Config {
     let mut config = Config::simple("127.0.0.1", 5672, limits);
     config.backends = (1..=members)
         .map(|n| Backend { name: format!("rabbit{n}"), ..Backend::at("127.0.0.1", 5672) })
@@ -67,16 +67,16 @@ pub fn config(members: usize, limits: Limits) -> Config {
 }
 
 impl Stage {
-    pub fn new(members: &[Member]) -> Stage {
+    pub(crate) fn new(members: &[Member]) -> Stage {
         Stage::with(members, config(members.len(), Limits::default()))
     }
 
-    pub fn with(members: &[Member], config: Config) -> Stage {
+    pub(crate) fn with(members: &[Member], config: Config) -> Stage {
         let balance = Arc::new(Balance::new(&config));
         Stage::sharing(members, config, &balance)
     }
 
-    pub fn sharing(members: &[Member], config: Config, balance: &Arc<Balance>) -> Stage {
+    pub(crate) fn sharing(members: &[Member], config: Config, balance: &Arc<Balance>) -> Stage {
         let engine = Engine::with_balance(Arc::new(config), Options::single(1), Time(0), Arc::clone(balance));
         Stage {
             engine,
@@ -92,7 +92,7 @@ impl Stage {
     }
 
     /// A client comes; it does its part whenever something is said to it.
-    pub fn arrive(&mut self, user: &str, password: &str) -> SessionId {
+    pub(crate) fn arrive(&mut self, user: &str, password: &str) -> SessionId {
         let peer = Peer::plain(SocketAddr::from(([127, 0, 0, 1], 4000)));
         let id = self.engine.accepted(self.now, peer).expect("it is not stopping");
         self.passwords.insert(id, (user.to_owned(), password.to_owned()));
@@ -101,7 +101,7 @@ impl Stage {
     }
 
     /// A client asks for something more, and so shows where it is.
-    pub fn ask(&mut self, id: SessionId) {
+    pub(crate) fn ask(&mut self, id: SessionId) {
         self.fates.remove(&id);
         let declare = queue::Declare {
             queue: b"q",
@@ -115,14 +115,14 @@ impl Stage {
         self.say(Link::Session(id), 1, &Method::QueueDeclare(declare));
     }
 
-    pub fn leave(&mut self, id: SessionId) {
+    pub(crate) fn leave(&mut self, id: SessionId) {
         self.engine.gone(self.now, Link::Session(id), Gone::Closed);
         self.fates.remove(&id);
         self.obey();
     }
 
     /// A member goes: its connections break, and it does something else from now on.
-    pub fn fell(&mut self, member: BackendId, into: Member) {
+    pub(crate) fn fell(&mut self, member: BackendId, into: Member) {
         self.members[member] = into;
         let gone: Vec<UpstreamId> =
             self.places.iter().filter(|(_, b)| **b == member).map(|(u, _)| *u).collect();
@@ -133,7 +133,7 @@ impl Stage {
         }
     }
 
-    pub fn wait(&mut self, millis: u64) {
+    pub(crate) fn wait(&mut self, millis: u64) {
         for _ in 0..millis / 50 {
             self.now = self.now + Duration::from_millis(50);
             let (over, left) = self.swallowed.iter().partition(|(at, _)| *at <= self.now);
@@ -150,7 +150,7 @@ impl Stage {
     }
 
     /// How many clients are at each member.
-    pub fn spread(&self) -> Vec<usize> {
+    pub(crate) fn spread(&self) -> Vec<usize> {
         let mut spread = vec![0; self.members.len()];
         for fate in self.fates.values() {
             if let Fate::At(member, _) = fate {
