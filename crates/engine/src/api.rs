@@ -25,6 +25,8 @@ pub struct Peer {
     pub local: SocketAddr,
     /// The listener that accepted it.
     pub listener: ListenerId,
+    /// The name of its address, where somebody was to look it up and found one.
+    pub host: Option<Box<str>>,
     /// What its TLS handshake said; `None`: it speaks plain TCP. Boxed: most sessions need no room for it.
     pub tls: Option<Box<ClientTls>>,
 }
@@ -32,7 +34,7 @@ pub struct Peer {
 impl Peer {
     /// A client without TLS at the only listener.
     pub fn plain(address: SocketAddr) -> Peer {
-        Peer { address, local: address, listener: 0, tls: None }
+        Peer { address, local: address, listener: 0, host: None, tls: None }
     }
 
     /// The server name of its TLS handshake.

@@ -34,6 +34,16 @@ impl Engine {
             match session.phase {
                 // Another publish must not get memory while this one waits for it: they would wait for each other.
                 Phase::Running if session.awaits_memory => return at,
+                Phase::Running | Phase::Leaving if session.dedicated.is_some() => {
+                    return self.relay_to_broker(id, buf, at);
+                }
+                Phase::CloseSent if session.lacks() > 0 => {
+                    at += session.skip(buf.len() - at);
+                    if session.lacks() > 0 {
+                        return at;
+                    }
+                    continue;
+                }
                 Phase::Running | Phase::CloseSent => {}
                 Phase::Header => {
                     let Some(header) = buf[at..].first_chunk::<8>() else {

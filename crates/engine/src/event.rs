@@ -46,6 +46,8 @@ pub enum Event {
         upstream: UpstreamId,
         /// Where to.
         backend: BackendId,
+        /// What it was for.
+        purpose: &'static str,
         /// Why, for people.
         why: String,
         /// Whether it is no fault of the broker's: idle, shutdown, or a login that it refused.

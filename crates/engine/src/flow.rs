@@ -194,7 +194,8 @@ impl Engine {
         if waiting <= self.budget.room.hold_back {
             return;
         }
-        if waiting > self.budget.room.session_outbox {
+        // A dedicated client is read whether it reads or not, as a broker would.
+        if waiting > self.budget.room.session_outbox && session.dedicated.is_none() {
             session.outbox_full = true;
             if !self.slow.contains(&id) {
                 self.slow.push(id);
@@ -208,7 +209,9 @@ impl Engine {
     /// An upstream that nobody else uses is not read while its session does not read: TCP holds the broker back.
     fn hold_back(&mut self, up: UpstreamId, id: SessionId) {
         let Some(upstream) = self.upstreams.get(up) else { return };
-        if upstream.held_back || !self.uses_alone(up, id) {
+        // What a frame still lacks before the last word is not waited for with less than all haste.
+        let parting = self.sessions[id].dedicated.as_ref().is_some_and(|d| d.farewell.is_some());
+        if upstream.held_back || parting || !self.uses_alone(up, id) {
             return;
         }
         self.upstreams[up].held_back = true;

@@ -21,6 +21,7 @@ use crate::outbox::Outbox;
 use crate::session::{Capabilities, Credentials, HandOff, Phase, Session, Tune};
 use crate::tables;
 use crate::tenant::Refusal;
+use crate::upstream::Stage;
 
 impl Engine {
     fn new_session(&mut self, peer: Peer, phase: Phase) -> SessionId {
@@ -43,6 +44,7 @@ impl Engine {
             tune: Tune { channel_max: 0, frame_max: 0, heartbeat: 0 },
             max_payload: u32::try_from(self.config.limits.unauthenticated_octets).unwrap_or(u32::MAX),
             channels: SessionChannels::default(),
+            dedicated: None,
             lane: None,
             exclusive: std::collections::BTreeMap::new(),
             outbox: Outbox::new(&self.pool),
@@ -175,7 +177,7 @@ impl Engine {
     }
 
     /// Another step of the handshake begins, with a deadline of its own.
-    fn next_phase(&mut self, id: SessionId, phase: Phase) {
+    pub(crate) fn next_phase(&mut self, id: SessionId, phase: Phase) {
         let timeout =
             if phase.waits() { self.config.limits.wait_limit } else { self.config.limits.handshake_timeout };
         let deadline = self.now + timeout;
@@ -232,10 +234,13 @@ impl Engine {
             self.refuse_login(id, &login_refused(&credentials.mechanism, self.now));
             return;
         }
+        self.note_introduction(id, ok, &credentials.user);
+        let alone = self.only_dedicated(id, &credentials.user);
         self.sessions[id].credentials = Some(Box::new(credentials));
-        match self.only_farm(id) {
-            Some(farm) => self.verify(id, farm),
-            None => self.send_tune(id),
+        match (alone, self.only_farm(id)) {
+            (Some(farm), _) => self.introduce(id, farm),
+            (None, Some(farm)) => self.verify(id, farm),
+            (None, None) => self.send_tune(id),
         }
     }
 
@@ -261,7 +266,7 @@ impl Engine {
 
     /// connection.tune: what the farm itself offers.
     pub(crate) fn send_tune(&mut self, id: SessionId) {
-        let tune = self.farms[self.listener_farm(id)].tune;
+        let tune = self.offered_tune(id);
         let method = Method::ConnectionTune(connection::Tune {
             channel_max: tune.channel_max,
             frame_max: tune.frame_max,
@@ -271,8 +276,15 @@ impl Engine {
         self.next_phase(id, Phase::TuneOk);
     }
 
+    /// What a client may choose from: what its own broker offers, where it has one already, else what its farm does.
+    fn offered_tune(&self, id: SessionId) -> Tune {
+        let own = self.sessions[id].lane.and_then(|up| self.upstreams.get(up));
+        let known = own.filter(|up| up.stage == Stage::Verified);
+        known.map_or_else(|| self.farms[self.listener_farm(id)].tune, |up| up.tune)
+    }
+
     fn client_tune_ok(&mut self, id: SessionId, ok: connection::TuneOk) {
-        let offered = self.farms[self.listener_farm(id)].tune;
+        let offered = self.offered_tune(id);
         let bad = out_of_range("channel_max", u32::from(ok.channel_max), 1, u32::from(offered.channel_max))
             .or_else(|| out_of_range("frame_max", ok.frame_max, 4096, offered.frame_max));
         if let Some(detail) = bad {
@@ -295,6 +307,11 @@ impl Engine {
         let Some((farm, name)) = self.take_route(id, &vhost, &credentials.user) else {
             return;
         };
+        if self.is_dedicated(id) {
+            self.enter_own(id, farm, &name);
+            return;
+        }
+        self.sessions[id].dedicated = None;
         let owner = self.owner(farm, &name, &credentials);
         if owner != self.options.worker {
             self.hand_off(id, owner, *credentials);
@@ -381,8 +398,19 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        let user = session.credentials.take().map(|c| c.user.clone()).unwrap_or_default();
         session.tenant = Some(tenant);
+        self.tenants[tenant].sessions += 1;
+        self.tenants[tenant].last_used = self.now;
+        self.settle_down(id, tenant);
+        self.session_runs(id);
+    }
+
+    /// connection.open-ok, and what goes with it.
+    pub(crate) fn session_runs(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        let user = session.credentials.take().map(|c| c.user.clone()).unwrap_or_default();
         session.phase = Phase::Running;
         self.handshakes -= usize::from(std::mem::take(&mut session.knocks));
         session.deadline = None;
@@ -392,9 +420,6 @@ impl Engine {
             user,
             vhost: session.vhost.to_string(),
         };
-        self.tenants[tenant].sessions += 1;
-        self.tenants[tenant].last_used = self.now;
-        self.settle_down(id, tenant);
         self.commands.push_back(Command::Event(event));
         self.tell_client(id, 0, Method::ConnectionOpenOk);
         self.schedule_heartbeat(id);

@@ -18,12 +18,15 @@ impl Engine {
             return None;
         }
         let (login, tenant, asks) = match what {
-            Inquiry::Login(id) => (id, None, self.logins[id].waiters.first()),
-            Inquiry::Tenant(id) => (self.tenants[id].login, Some(id), self.tenants[id].entering.first()),
+            Inquiry::Login(id) => (Some(id), None, self.logins[id].waiters.first().copied()),
+            Inquiry::Tenant(id) => {
+                (Some(self.tenants[id].login), Some(id), self.tenants[id].entering.first().copied())
+            }
+            Inquiry::Session(id) => (None, None, Some(id)),
         };
-        let first = asks.and_then(|s| self.sessions.get(*s)).and_then(|s| s.turn);
-        let first = first.filter(|(of, _)| *of == farm).map(|(_, node)| node);
-        let up = self.dial(farm, Some(login), tenant, To::Any { first })?;
+        let asks = asks.filter(|s| self.sessions.contains_key(*s));
+        let first = asks.map(|session| self.take_turn(session, farm));
+        let up = self.dial(farm, login, tenant, To::Any { first })?;
         self.begin_inquiry(up);
         Some(up)
     }
@@ -39,6 +42,7 @@ impl Engine {
         match what {
             Inquiry::Login(id) => self.logins.get(id).is_some_and(|l| l.verified_at.is_some()),
             Inquiry::Tenant(_) => true,
+            Inquiry::Session(_) => false,
         }
     }
 
@@ -47,6 +51,10 @@ impl Engine {
         let queued = match what {
             Inquiry::Login(id) => &mut self.logins[id].queued,
             Inquiry::Tenant(id) => &mut self.tenants[id].queued,
+            Inquiry::Session(id) => match self.own_queued(id) {
+                Some(queued) => queued,
+                None => return,
+            },
         };
         if std::mem::replace(queued, true) {
             return;
@@ -72,6 +80,12 @@ impl Engine {
                         tenant.queued = false;
                     }
                     self.check_tenant(id);
+                }
+                Inquiry::Session(id) => {
+                    if let Some(queued) = self.own_queued(id) {
+                        *queued = false;
+                    }
+                    self.want_own(id);
                 }
             }
         }

@@ -3,8 +3,9 @@
 //!
 //! The modules in the order in which data flows: [`engine`] (the interface), `client` (frames from clients),
 //! `handshake`, `logins`, `inquiries`, `requests`, `publish`, `consume`; `bind`, `switch` and `release` (a channel and its
-//! bindings); `dial`, `tries` and `nodes` (connections to brokers; [`balance`]: to which), `broker` and `replies` (frames from brokers); `flow` (outboxes),
-//! `close`, `timers`. The records: `session`, `channel`, `upstream`, `tenant`.
+//! bindings); `dial`, `tries` and `nodes` (connections to brokers; [`balance`]: to which), `broker` and `replies` (frames
+//! from brokers); `flow` (outboxes), `close`, `timers`; `dedicated` (sessions with an upstream connection of their own). The
+//! records: `session`, `channel`, `upstream`, `tenant`.
 
 pub mod api;
 pub mod balance;
@@ -17,6 +18,7 @@ mod client;
 mod close;
 pub mod config;
 mod consume;
+mod dedicated;
 mod deliver;
 mod dial;
 pub mod engine;

@@ -86,10 +86,8 @@ impl Engine {
         if self.is_dead(NodeId { tenant, backend })
             && let Some(better) = self.better_than(farm, backend)
         {
-            self.balance.leave(backend);
-            self.balance.enter(better);
+            self.belongs_to(id, farm, better);
             backend = better;
-            self.sessions[id].turn = Some((farm, backend));
         }
         let now = self.now;
         let node = self.node_mut(NodeId { tenant, backend });
@@ -97,12 +95,22 @@ impl Engine {
         node.last_used = now;
     }
 
+    /// A session belongs to this member now, whoever's turn it was.
+    pub(crate) fn belongs_to(&mut self, id: SessionId, farm: FarmId, backend: BackendId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if let Some((_, before)) = session.turn.replace((farm, backend)) {
+            self.balance.leave(before);
+        }
+        self.balance.enter(backend);
+    }
+
     /// A session is over.
     pub(crate) fn give_turn_back(&mut self, session: &Session) {
         let Some((farm, backend)) = session.turn else { return };
         let now = self.now;
         match session.place() {
-            None => self.return_turn(farm, backend),
+            None if session.knocks => self.return_turn(farm, backend),
+            None => self.balance.leave(backend),
             Some(place) => {
                 self.balance.leave(backend);
                 if let Some(node) =
@@ -195,9 +203,7 @@ impl Engine {
     fn move_session(&mut self, id: SessionId, from: NodeId, to: BackendId) {
         let farm = self.tenants[from.tenant].farm;
         self.metrics.session_moves += 1;
-        self.balance.leave(from.backend);
-        self.balance.enter(to);
-        self.sessions[id].turn = Some((farm, to));
+        self.belongs_to(id, farm, to);
         if let Some(lane) = self.sessions[id].lane {
             self.close_upstream(lane, dial::IDLE, "its session has gone to another node");
         }

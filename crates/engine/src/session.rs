@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::api::Peer;
 use crate::config::{BackendId, CloseMode, FarmId, OnLoss};
+use crate::dedicated::Dedicated;
 use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
 use crate::numbers::SessionChannels;
 use crate::outbox::Outbox;
@@ -162,7 +163,9 @@ pub(crate) struct Session {
     /// What the client may send now, in octets of payload.
     pub(crate) max_payload: u32,
     pub(crate) channels: SessionChannels,
-    /// The own lane: an upstream connection that this session has for itself.
+    /// What it needs to be dedicated; before its virtual host is known: to become it.
+    pub(crate) dedicated: Option<Box<Dedicated>>,
+    /// The own lane: an upstream connection that this session has for itself. A dedicated session has nothing else.
     pub(crate) lane: Option<UpstreamId>,
     /// Exclusive queues, which live on the lane.
     pub(crate) exclusive: BTreeMap<Box<[u8]>, Exclusive>,
@@ -214,6 +217,22 @@ impl Session {
     /// The same with its tenant.
     pub(crate) fn place(&self) -> Option<NodeId> {
         self.tenant.zip(self.node()).map(|(tenant, backend)| NodeId { tenant, backend })
+    }
+
+    /// Whether frames pass as they are between it and an upstream connection of its own.
+    #[inline]
+    pub(crate) fn relays(&self) -> bool {
+        self.dedicated.is_some() && matches!(self.phase, Phase::Running | Phase::Leaving)
+    }
+
+    /// Octets that the client's frame still lacks of which the beginning was passed on.
+    pub(crate) fn lacks(&self) -> u64 {
+        self.dedicated.as_ref().map_or(0, |d| d.lacks)
+    }
+
+    /// Of `octets` of the client, those that still belong to that frame are passed over. Returns how many.
+    pub(crate) fn skip(&mut self, octets: usize) -> usize {
+        self.dedicated.as_mut().map_or(0, |d| crate::dedicated::skip(&mut d.lacks, octets))
     }
 
     /// Whether its socket may be read.

@@ -11,7 +11,7 @@ use crate::config::{BackendId, FarmId};
 use crate::engine::Engine;
 use crate::ids::{LoginId, TenantId, UpstreamId};
 use crate::timers::TimerKey;
-use crate::upstream::Stage;
+use crate::upstream::{Purpose, Stage};
 
 /// The first pause after a failed attempt; it doubles up to [`RETRY_MOST`], so that the first attempt after a
 /// broker's return comes within a second or two.
@@ -75,7 +75,7 @@ impl Engine {
     }
 
     /// A broker that took a connection must speak soon when there are others; the last one gets more time.
-    pub(crate) fn hurry(&mut self, id: UpstreamId) {
+    pub(crate) fn hurry_greeting(&mut self, id: UpstreamId) {
         if self.has_others(id) {
             let deadline = self.now + self.config.limits.connect_timeout;
             self.upstreams[id].deadline = Some(deadline);
@@ -142,6 +142,7 @@ impl Engine {
         let upstream = &mut self.upstreams[id];
         let (farm, backend, login, tenant) =
             (upstream.farm, upstream.backend, upstream.login, upstream.tenant);
+        let (purpose, session) = (upstream.purpose, upstream.session);
         let inquires = std::mem::take(&mut upstream.inquires);
         if let Some((_, text)) = tries.0.last() {
             let error = text.clone();
@@ -149,8 +150,9 @@ impl Engine {
         }
         self.metrics.upstream_connect_failures += 1;
         let new = self.begin_upstream((farm, next), login, tenant, Some(tries));
-        self.upstreams[new].inquires = inquires;
-        if login.is_none() {
+        let upstream = &mut self.upstreams[new];
+        (upstream.inquires, upstream.purpose, upstream.session) = (inquires, purpose, session);
+        if login.is_none() && purpose != Purpose::Dedicated {
             self.farms[farm].learning += 1;
         }
         let follows = |counted: &mut Option<UpstreamId>| {
@@ -163,6 +165,9 @@ impl Engine {
         }
         if let Some(tenant) = tenant.and_then(|t| self.tenants.get_mut(t)) {
             follows(&mut tenant.proving);
+        }
+        if let Some(session) = session.and_then(|s| self.sessions.get_mut(s)) {
+            follows(&mut session.lane);
         }
     }
 
@@ -226,6 +231,7 @@ impl Engine {
         for tenant in tenants {
             self.check_tenant(tenant);
         }
+        self.dial_for_own(farm);
         self.learn(farm);
     }
 

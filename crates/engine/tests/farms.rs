@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use members::{Fate, Member, Stage, WRONG, config};
 use warren_engine::balance::Balance;
-use warren_engine::config::{Limits, Select};
+use warren_engine::config::{Limits, Mode, Select};
 use warren_engine::time::Time;
 
 use Member::{Lives, Mute, Refuses, Swallows};
@@ -165,6 +165,40 @@ fn a_session_stays_where_something_of_it_still_works() {
             stage.fates
         );
     }
+}
+
+#[test]
+fn dedicated_sessions_try_every_member_too() {
+    let mut config = config(4, Limits::default());
+    config.routes[0].mode = Mode::Dedicated;
+    let mut stage = Stage::with(&[Lives, Refuses, Mute, Lives], config);
+    for n in 0..40 {
+        stage.arrive(&format!("user-{n}"), "good");
+    }
+    stage.wait(3_000);
+    let spread = stage.spread();
+    assert_eq!(spread.iter().sum::<usize>(), 40, "{spread:?}");
+    assert!(spread[0].abs_diff(spread[3]) <= 4, "{spread:?}");
+    stage.wait(5_000); // the one that asked what the brokers say of themselves is gone
+    assert_eq!(stage.engine.metrics().upstream_connections, 40, "each has its own");
+    assert!(
+        stage.log.iter().any(|l| l.contains("try 1 of 4: ") && l.contains(" is next")),
+        "{:?}",
+        stage.log
+    );
+}
+
+#[test]
+fn dedicated_sessions_are_spread_evenly() {
+    let mut config = config(3, Limits::default());
+    config.routes[0].mode = Mode::Dedicated;
+    let mut stage = Stage::with(&[Lives; 3], config);
+    for n in 0..60 {
+        let password = if n % 2 == 0 { "good" } else { WRONG };
+        stage.arrive("user", password);
+        stage.wait(200);
+    }
+    assert_eq!(stage.spread(), [10, 10, 10]);
 }
 
 #[test]

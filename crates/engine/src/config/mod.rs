@@ -27,6 +27,8 @@ pub type BackendId = usize;
 pub struct Config {
     /// Where this process is: farms may prefer backends of the same datacenter.
     pub datacenter: String,
+    /// What this machine is called: brokers are told it of dedicated sessions.
+    pub hostname: String,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// Which sessions go to which farm, first match wins.
@@ -48,6 +50,7 @@ impl Config {
     pub fn simple(host: &str, port: u16, limits: Limits) -> Config {
         Config {
             datacenter: String::new(),
+            hostname: String::new(),
             listeners: vec![Listener { name: "default".into() }],
             routes: vec![Route::to(0)],
             farms: vec![Farm::of("default", vec![0])],
@@ -78,6 +81,41 @@ impl Config {
         let mut farms = self.routes.iter().filter(|r| r.serves(listener, sni)).map(|r| r.farm);
         let first = farms.next()?;
         farms.all(|f| f == first).then_some(first)
+    }
+
+    /// Routes that a client may still take when its user is known and its virtual host is not.
+    fn open_to<'a>(
+        &'a self,
+        listener: ListenerId,
+        sni: Option<&'a str>,
+        user: &'a str,
+    ) -> impl Iterator<Item = &'a Route> {
+        self.routes.iter().filter(move |r| r.serves(listener, sni) && r.user.matches(user))
+    }
+
+    /// Whether a client may come to a dedicated route.
+    pub fn may_be_dedicated(&self, listener: ListenerId, sni: Option<&str>, user: &str) -> bool {
+        self.open_to(listener, sni, user).any(|r| r.mode == Mode::Dedicated)
+    }
+
+    /// The farm of every session that this client can have, when all of them are dedicated: then its own handshake can be
+    /// replayed there step by step.
+    pub fn only_dedicated(&self, listener: ListenerId, sni: Option<&str>, user: &str) -> Option<FarmId> {
+        let farm = self.open_to(listener, sni, user).next()?.farm;
+        let same = |r: &Route| r.mode == Mode::Dedicated && r.farm == farm;
+        self.open_to(listener, sni, user).all(same).then_some(farm)
+    }
+
+    /// The name of the route, when this client can take only one.
+    pub fn only_route<'a>(
+        &'a self,
+        listener: ListenerId,
+        sni: Option<&'a str>,
+        user: &'a str,
+    ) -> Option<&'a Route> {
+        let mut routes = self.open_to(listener, sni, user);
+        let first = routes.next()?;
+        routes.next().is_none().then_some(first)
     }
 }
 

@@ -10,6 +10,7 @@ mod capabilities;
 mod clients;
 mod consuming;
 mod crowd;
+mod dedicated;
 mod descriptors;
 mod farms;
 mod floods;

@@ -32,7 +32,7 @@ const LEFT_BEHIND: u64 = 12 << 20;
 const LEFT_BY_THE_SECOND: u64 = 6 << 20;
 
 /// A client on the runtime.
-struct Client {
+pub(super) struct Client {
     stream: TcpStream,
     unread: Vec<u8>,
 }
@@ -120,11 +120,16 @@ fn publish(queue: &str, body: &[u8]) -> Vec<u8> {
 
 /// All of them, [`AT_ONCE`] at one time.
 fn connect_all(runtime: &Runtime, address: SocketAddr, vhost: &str) -> Vec<Client> {
+    connect_many(runtime, CLIENTS, address, vhost)
+}
+
+/// So many clients at once, each with channel 1 open.
+pub(super) fn connect_many(runtime: &Runtime, count: usize, address: SocketAddr, vhost: &str) -> Vec<Client> {
     runtime.block_on(async {
-        let mut connected = Vec::with_capacity(CLIENTS);
-        while connected.len() < CLIENTS {
+        let mut connected = Vec::with_capacity(count);
+        while connected.len() < count {
             let mut clients = JoinSet::new();
-            for _ in 0..AT_ONCE {
+            for _ in 0..AT_ONCE.min(count - connected.len()) {
                 let vhost = vhost.to_owned();
                 clients.spawn(async move { Client::connect(address, &vhost).await });
             }

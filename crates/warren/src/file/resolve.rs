@@ -47,6 +47,7 @@ impl Resolver<'_> {
         self.names("route", model.route.iter().map(|r| r.name.as_ref()));
         let engine = Config {
             datacenter: model.proxy.datacenter.clone(),
+            hostname: crate::limits::hostname(),
             listeners: model.listener.iter().map(listener).collect(),
             routes: (1..)
                 .zip(&model.route)

@@ -101,13 +101,20 @@ impl Worker {
             Event::SessionEnded { session, peer, lasted, why } => {
                 tracing::debug!(?session, %peer, ?lasted, ?why, "client gone");
             }
+            // One for each client.
+            Event::UpstreamOpened { upstream, backend: id, purpose: "dedicated" } => {
+                tracing::debug!(?upstream, broker = backend(id), "connected to broker for one client");
+            }
+            Event::UpstreamEnded { upstream, backend: id, purpose: "dedicated", why, expected: true } => {
+                tracing::debug!(?upstream, broker = backend(id), ?why, "connection to broker ended");
+            }
             Event::UpstreamOpened { upstream, backend: id, purpose } => {
                 tracing::info!(?upstream, broker = backend(id), purpose, "connected to broker");
             }
-            Event::UpstreamEnded { upstream, backend: id, why, expected: true } => {
+            Event::UpstreamEnded { upstream, backend: id, why, expected: true, .. } => {
                 tracing::info!(?upstream, broker = backend(id), ?why, "connection to broker ended");
             }
-            Event::UpstreamEnded { upstream, backend: id, why, expected: false } => {
+            Event::UpstreamEnded { upstream, backend: id, why, expected: false, .. } => {
                 tracing::warn!(?upstream, broker = backend(id), ?why, "connection to broker lost");
             }
         }

@@ -244,7 +244,8 @@ impl Worker {
     /// A client has connected.
     fn accepted(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
         let now = self.clock.now();
-        let peer = Peer::plain(address);
+        let mut peer = Peer::plain(address);
+        peer.local = stream.local_addr().unwrap_or(address);
         let session = self.engine.borrow_mut().accepted(now, peer);
         if let Some(session) = session {
             let seat = self.seats.take();
@@ -285,8 +286,13 @@ impl Worker {
         match outcome {
             Ok(socket) => {
                 let seat = self.seats.take();
+                let local = socket.local_addr();
                 self.serve(link, socket, seat, Input::new(&self.pool));
-                self.engine.borrow_mut().upstream_connected(now, upstream);
+                let mut engine = self.engine.borrow_mut();
+                if let Ok(local) = local {
+                    engine.upstream_local(upstream, local);
+                }
+                engine.upstream_connected(now, upstream);
             }
             Err(text) => self.engine.borrow_mut().gone(now, link, Gone::Failed(text)),
         }
