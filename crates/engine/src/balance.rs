@@ -128,8 +128,8 @@ impl Balance {
     }
 
     /// A connection to this backend could not be made: for some seconds it comes last. Those that failed together count
-    /// once.
-    pub(crate) fn failed(&self, backend: BackendId, now: Time, random: &mut Random) {
+    /// once. `jitter`: any number.
+    pub(crate) fn failed(&self, backend: BackendId, now: Time, jitter: u64) {
         let state = &self.backends[backend];
         let until = state.out_until.load(Ordering::Relaxed);
         if now.0 < until {
@@ -137,7 +137,7 @@ impl Balance {
         }
         let doubles = state.failures.load(Ordering::Relaxed).min(OUT_DOUBLES);
         let pause = u64::try_from(OUT_FIRST.as_millis()).unwrap_or(u64::MAX) << doubles;
-        let out_until = now.0 + pause / 2 + random.below(pause);
+        let out_until = now.0 + pause / 2 + jitter % pause;
         let swap = state.out_until.compare_exchange(until, out_until, Ordering::Relaxed, Ordering::Relaxed);
         if swap.is_ok() {
             state.failures.fetch_add(1, Ordering::Relaxed);

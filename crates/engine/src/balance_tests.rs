@@ -109,7 +109,7 @@ fn round_robin_is_exact_across_threads() {
 #[test]
 fn the_share_of_one_that_is_out_goes_to_all_others_alike() {
     let balance = Shape::of(&[1, 1, 1, 1]).balance();
-    balance.failed(2, NOW, &mut Random::new(1));
+    balance.failed(2, NOW, 3);
     assert_eq!(counts(&balance, 300), [100, 100, 0, 100]);
     // It is not known yet: who came to it goes on to the others, again alike.
     let balance = Shape::of(&[1, 1, 1, 1]).balance();
@@ -129,12 +129,12 @@ fn one_that_failed_is_last_for_some_seconds_and_longer_each_time() {
     let mut random = Random::new(1);
     let (mut now, mut last) = (NOW, 0);
     for failures in 0..8 {
-        balance.failed(0, now, &mut random);
+        balance.failed(0, now, random.next());
         let until = balance.backends[0].out_until.load(Ordering::Relaxed);
         let pause = until - now.0;
         let most = 3_000 << u32::min(failures, OUT_DOUBLES);
         assert!((most / 3..=most).contains(&pause), "{pause} ms after {failures} failures");
-        balance.failed(0, now, &mut random);
+        balance.failed(0, now, random.next());
         assert_eq!(
             balance.backends[0].out_until.load(Ordering::Relaxed),
             until,
@@ -145,10 +145,10 @@ fn one_that_failed_is_last_for_some_seconds_and_longer_each_time() {
         (now, last) = (Time(until), pause);
     }
     assert!(last > 30_000);
-    balance.failed(0, now, &mut random);
+    balance.failed(0, now, random.next());
     balance.worked(0);
     assert!(balance.is_up(0, now), "success counts at once");
-    balance.failed(0, now, &mut random);
+    balance.failed(0, now, random.next());
     assert!(balance.backends[0].out_until.load(Ordering::Relaxed) - now.0 <= 3_000, "and begins anew");
 }
 
@@ -158,7 +158,7 @@ fn members_of_the_same_datacenter_come_first() {
     let balance = shape.balance();
     assert_eq!(counts(&balance, 100), [0, 50, 0, 50]);
     // Those that are out come last of all, even those from here.
-    balance.failed(1, NOW, &mut Random::new(1));
+    balance.failed(1, NOW, 1);
     let order = order(&balance, &mut Random::new(1));
     assert_eq!((order[0], order[3]), (3, 1), "{order:?}");
     balance.set_down(0, 3, true);
@@ -215,11 +215,11 @@ proptest! {
         let mut random = Random::new(seed);
         for (backend, (_, failed, down)) in out.iter().enumerate().take(weights.len()) {
             if *failed {
-                balance.failed(backend, NOW, &mut random);
+                balance.failed(backend, NOW, random.next());
             }
             balance.set_down(0, backend, *down && !failed);
             if *failed {
-                balance.failed(backend, NOW, &mut random);
+                balance.failed(backend, NOW, random.next());
             }
         }
         let order = order(&balance, &mut random);

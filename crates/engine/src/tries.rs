@@ -98,7 +98,8 @@ impl Engine {
         let (farm, backend, stage) = (upstream.farm, upstream.backend, upstream.stage);
         // Later failures may be the fault of those who ask: they must not put a member behind others.
         if matches!(stage, Stage::Connecting | Stage::Greeting) {
-            self.balance.failed(backend, self.now, &mut self.random);
+            let jitter = if self.has_choice(farm) { self.random.next() } else { 0 };
+            self.balance.failed(backend, self.now, jitter);
         }
         if !self.has_choice(farm) {
             self.attempt_failed(id, text);
