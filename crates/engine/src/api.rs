@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::authorize::AuthRequest;
 use crate::config::{BackendId, ListenerId};
 use crate::event::Event;
 use crate::ids::{SessionId, UpstreamId};
@@ -92,6 +93,13 @@ pub enum Command {
         worker: usize,
         /// What the other engine needs to know.
         hand_off: Box<HandOff>,
+    },
+    /// Ask the auth service; answer with `authorized`.
+    Authorize {
+        /// Whom it is about.
+        session: SessionId,
+        /// What to ask.
+        request: Box<AuthRequest>,
     },
     /// Something worth a log line or a count.
     Event(Event),

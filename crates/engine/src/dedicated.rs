@@ -82,12 +82,16 @@ impl Engine {
         }
     }
 
-    /// Whether it matters what clients' addresses are called: for those who may come to a dedicated route.
+    /// Whether it matters what clients' addresses are called: for those who may come to a dedicated
+    /// route, and for the auth service.
     pub fn wants_names(&self, listener: usize) -> bool {
-        self.config
-            .routes
-            .iter()
-            .any(|r| r.mode == Mode::Dedicated && r.listener.is_none_or(|l| l == listener))
+        let asked = self.config.auth_timeout.is_some();
+        asked
+            || self
+                .config
+                .routes
+                .iter()
+                .any(|r| r.mode == Mode::Dedicated && r.listener.is_none_or(|l| l == listener))
     }
 
     fn opening(&mut self, id: SessionId) -> Option<&mut Opening> {

@@ -53,6 +53,10 @@ impl Engine {
             }
             let announced: u64 = session.channels.ids().iter().map(|c| self.channels[*c].announced).sum();
             assert_eq!(session.announced, announced, "octets that are announced by nobody");
+            let counted = session.channels.ids().iter().filter(|c| self.channels[**c].counts).count();
+            let pass = session.pass.as_ref();
+            let exact = |channels| session.dedicated.is_some() || channels == counted as u64;
+            assert!(pass.is_none_or(|p| exact(p.channels())), "channels that count for nothing");
             if let Some(lane) = session.lane {
                 assert_eq!(self.upstreams[lane].session, Some(id), "a lane of another session");
             }

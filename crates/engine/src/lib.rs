@@ -7,7 +7,9 @@
 //! from brokers); `flow` (outboxes), `close`, `timers`; `dedicated` (sessions with an upstream connection of their own). The
 //! records: `session`, `channel`, `upstream`, `tenant`.
 
+pub mod allowances;
 pub mod api;
+mod authorize;
 pub mod balance;
 mod bind;
 mod broker;
@@ -35,6 +37,8 @@ pub mod metrics;
 mod nodes;
 mod numbers;
 pub mod outbox;
+mod pacing;
+mod places;
 mod publish;
 mod quota;
 mod random;
@@ -62,7 +66,9 @@ mod turns;
 mod upstream;
 pub mod wheel;
 
+pub use allowances::Allowances;
 pub use api::{ClientTls, Command, Gone, Link, Peer};
+pub use authorize::{AuthRequest, Replacement, Verdict};
 pub use config::Config;
 #[cfg(feature = "sabotage")]
 pub use engine::Sabotage;

@@ -113,6 +113,7 @@ impl Engine {
             Phase::Greeting => self.send_start(id),
             Phase::CloseSent => self.abort_session(id, close::CLIENT, "connection.close was not answered"),
             Phase::Ended => self.commands.push_back(Command::Close(Link::Session(id))),
+            Phase::Authorizing => self.auth_service_failed(id, "it did not answer in time"),
             Phase::Gone => self.left_behind(id),
             _ if waits => {
                 let of_login = session.login.and_then(|l| self.logins.get(l)).map(|l| l.farm);
@@ -308,5 +309,13 @@ fn half_beat(seconds: u16) -> Option<Duration> {
 
 /// Whether heartbeats go on in this phase.
 fn beats(phase: Phase) -> bool {
-    matches!(phase, Phase::Running | Phase::Leaving | Phase::Entering | Phase::Open | Phase::CloseSent)
+    matches!(
+        phase,
+        Phase::Running
+            | Phase::Leaving
+            | Phase::Authorizing
+            | Phase::Entering
+            | Phase::Open
+            | Phase::CloseSent
+    )
 }

@@ -90,6 +90,7 @@ impl Stage {
                 Command::Close(link) | Command::Abort(link) => self.end(link),
                 Command::Read(_) | Command::Event(_) => {}
                 Command::HandOff { .. } => panic!("there is only one worker"),
+                Command::Authorize { .. } => panic!("there is no auth service"),
             }
         }
         self.engine.check_invariants();

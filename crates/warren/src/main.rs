@@ -11,6 +11,8 @@
 //!    brokers ([`connect`], [`names`], [`tls`]).
 //! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), the end.
 
+mod admission;
+mod auth;
 mod connect;
 mod control;
 mod demo;
@@ -34,6 +36,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use admission::Admission;
 use anyhow::Context;
 use connect::Connector;
 use control::Control;
@@ -41,6 +44,7 @@ use control::backends::Backends;
 use options::{Refusal, Wanted};
 use seats::Seats;
 use setup::{Place, Setup};
+use tokio::runtime::Handle;
 use warren_engine::balance::Balance;
 use worker::clock::Clock;
 
@@ -111,7 +115,7 @@ fn connectors(setup: &Setup) -> Result<Vec<Connector>, (String, String)> {
 fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow::Result<ExitCode> {
     let control = Control::new()?;
     setup.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let proxy = Proxy::start(setup, connectors)?;
+    let proxy = Proxy::start(setup, connectors, control.runtime())?;
     tracing::info!(
         "listening for clients on {}, for HTTP on {}; {}; {} worker(s)",
         proxy.clients,
@@ -122,7 +126,7 @@ fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow
     if let Some(words) = words {
         tracing::info!("{words}");
     }
-    control.run(proxy.http, proxy.workers, proxy.backends, setup.stopping)
+    control.run(proxy.http, proxy.workers, proxy.backends, proxy.admission, setup.stopping)
 }
 
 /// A proxy that serves clients; its metrics are not served yet.
@@ -132,11 +136,12 @@ struct Proxy {
     http: Vec<TcpListener>,
     workers: Vec<worker::Handle>,
     backends: Backends,
+    admission: Arc<Admission>,
 }
 
 impl Proxy {
     /// Opens the ports and starts the workers.
-    fn start(setup: &Setup, connectors: Vec<Connector>) -> anyhow::Result<Proxy> {
+    fn start(setup: &Setup, connectors: Vec<Connector>, runtime: &Handle) -> anyhow::Result<Proxy> {
         limits::raise_descriptors();
         let open = |place: &Place| listen::open(&place.host, place.port);
         let mut clients = Vec::new();
@@ -148,14 +153,15 @@ impl Proxy {
         let division = limits::divide(limits::descriptors(), setup.workers);
         let mut config = setup.engine.clone();
         config.limits.handshakes = config.limits.handshakes.min(division.handshakes);
-        let seats = Seats::new(division.connections);
+        let seats = Seats::new(division.connections, setup.accept_rate);
+        let clock = Clock::start();
+        let admission = Admission::new(&config, setup.auth.as_ref(), runtime, clock);
         let config = Arc::new(config);
         let connectors: Arc<[Connector]> = connectors.into();
-        let (balance, clock) = (Arc::new(Balance::new(&config)), Clock::start());
-        let workers =
-            worker::start_all(setup.workers, &config, &balance, &connectors, &clients, clock, &seats)?;
+        let balance = Arc::new(Balance::new(&config));
         let backends = Backends { config, balance, connectors, clock };
+        let workers = worker::start_all(setup.workers, &backends, &clients, &seats, &admission)?;
         // `clients` is dropped here: every worker has its own duplicate.
-        Ok(Proxy { clients: listen::names(&clients), http, workers, backends })
+        Ok(Proxy { clients: listen::names(&clients), http, workers, backends, admission })
     }
 }

@@ -41,6 +41,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Client certificates that stand for credentials.
     pub identities: Vec<Identity>,
+    /// Whether an auth service is asked about each client, and how long it may take.
+    pub auth_timeout: Option<Duration>,
     /// Deadlines, caps and budgets.
     pub limits: Limits,
 }
@@ -57,6 +59,7 @@ impl Config {
             backends: vec![Backend::at(host, port)],
             rules: Vec::new(),
             identities: Vec::new(),
+            auth_timeout: None,
             limits,
         }
     }

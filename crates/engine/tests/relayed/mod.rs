@@ -165,6 +165,7 @@ impl Stage {
                 }
                 Command::Read(_) | Command::Event(_) => {}
                 Command::HandOff { .. } => panic!("there is only one worker"),
+                Command::Authorize { .. } => panic!("there is no auth service"),
             }
         }
         self.engine.check_invariants();

@@ -5,6 +5,7 @@
 //! what is asserted through Warren has been seen without it a moment before.
 
 mod alarms;
+mod auth_service;
 mod bystander;
 mod capabilities;
 mod clients;
@@ -15,6 +16,7 @@ mod descriptors;
 mod farms;
 mod floods;
 mod kit;
+mod limits;
 mod load;
 mod login;
 mod many;

@@ -3,7 +3,7 @@
 //! Names are a promise to dashboards and do not change.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -18,7 +18,9 @@ use warren_engine::metrics::{
     BIND_KINDS, BIND_WHYS, CLIENT_CLOSE_REASONS, MEMORY_PARTS, Metrics, UPSTREAM_CLOSE_REASONS,
 };
 
+use super::admitted::Admitted;
 use super::backends::{BackendState, Backends};
+use crate::admission::Admission;
 use crate::limits;
 use crate::worker::mailbox::{Mailbox, Message};
 
@@ -32,20 +34,21 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct Counts {
     workers: Vec<Mailbox>,
     backends: Backends,
+    admission: Arc<Admission>,
     /// Their last answers: a counter must not go back because a worker is busy.
     last: Mutex<Vec<Metrics>>,
 }
 
 impl Counts {
-    pub(super) fn new(workers: Vec<Mailbox>, backends: Backends) -> Counts {
+    pub(super) fn new(workers: Vec<Mailbox>, backends: Backends, admission: Arc<Admission>) -> Counts {
         let last = Mutex::new(vec![Metrics::default(); workers.len()]);
-        Counts { workers, backends, last }
+        Counts { workers, backends, admission, last }
     }
 
     /// Everything, as text.
     pub(super) async fn text(&self) -> Result<String, fmt::Error> {
         let metrics = self.total().await;
-        text(metrics, self.backends.states())
+        text(metrics, self.backends.states(), self.admission.report().into())
     }
 
     /// The sum over all workers.
@@ -71,9 +74,10 @@ impl Counts {
 }
 
 /// The counters and the process, as text.
-fn text(metrics: Metrics, backends: Vec<BackendState>) -> Result<String, fmt::Error> {
+fn text(metrics: Metrics, backends: Vec<BackendState>, admitted: Admitted) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot { metrics, backends, process: Process::now() }));
+    let process = Process::now();
+    registry.register_collector(Box::new(Snapshot { metrics, backends, admitted, process }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -83,6 +87,7 @@ fn text(metrics: Metrics, backends: Vec<BackendState>) -> Result<String, fmt::Er
 struct Snapshot {
     metrics: Metrics,
     backends: Vec<BackendState>,
+    admitted: Admitted,
     process: Process,
 }
 
@@ -150,7 +155,7 @@ impl Collector for Snapshot {
                 ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
             }
         }
-        Ok(())
+        self.admitted.encode(&mut encoder)
     }
 }
 
@@ -261,7 +266,7 @@ mod tests {
 
     #[test]
     fn every_promised_name_is_there() {
-        let text = text(Metrics::default(), Vec::new()).expect("encodes");
+        let text = text(Metrics::default(), Vec::new(), Admitted::default()).expect("encodes");
         for name in [
             "warren_client_connections",
             "warren_client_handshakes",
@@ -309,7 +314,8 @@ mod tests {
         metrics.binds[2][3] = 9;
         metrics.backend_connections = vec![0, 5];
         let state = |name: &str, up| BackendState { name: name.into(), up, sessions: 3 };
-        let text = text(metrics, vec![state("one", false), state("two", true)]).expect("encodes");
+        let text = text(metrics, vec![state("one", false), state("two", true)], Admitted::default())
+            .expect("encodes");
         assert_eq!(value(&text, "warren_client_connections"), Some("3"));
         assert_eq!(value(&text, "warren_published_messages_total"), Some("1099511627776"));
         assert_eq!(value(&text, "warren_client_closes_total{reason=\"vanished\"}"), Some("7"));

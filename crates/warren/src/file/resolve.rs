@@ -57,6 +57,7 @@ impl Resolver<'_> {
             backends: model.backend.iter().map(backend).collect(),
             rules: model.limit.iter().map(|l| self.rule(l)).collect(),
             identities: model.identity.iter().filter_map(|i| self.identity(i)).collect(),
+            auth_timeout: model.auth.as_ref().map(|auth| auth.timeout.0),
             limits: self.limits(&model.proxy),
         };
         Setup {

@@ -30,14 +30,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
-use warren_engine::balance::Balance;
 use warren_engine::buf::{Input, Pool};
 use warren_engine::config::BackendId;
-use warren_engine::ids::UpstreamId;
+use warren_engine::ids::{SessionId, UpstreamId};
 use warren_engine::time::Time;
-use warren_engine::{Config, Engine, Gone, Link, Options, Peer};
+use warren_engine::{AuthRequest, Config, Engine, Gone, Link, Options, Peer};
 
+use crate::admission::Admission;
 use crate::connect::Connector;
+use crate::control::backends::Backends;
 use crate::seats::{Seat, Seats};
 use crate::socket::Socket;
 use clock::{Clock, Timer};
@@ -55,27 +56,22 @@ pub(crate) struct Handle {
 /// What a worker's thread begins with.
 struct Setup {
     options: Options,
-    config: Arc<Config>,
-    balance: Arc<Balance>,
-    connectors: Arc<[Connector]>,
-    clock: Clock,
+    backends: Backends,
     listeners: Vec<TcpListener>,
     seats: Arc<Seats>,
+    admission: Arc<Admission>,
     /// Mailboxes of all workers, by number.
     workers: Vec<Mailbox>,
     messages: Messages,
 }
 
-/// Starts `count` workers, each of which accepts from its own duplicates of `listeners`. `connectors` has an entry
-/// for each backend of the configuration.
+/// Starts `count` workers, each of which accepts from its own duplicates of `listeners`.
 pub(crate) fn start_all(
     count: usize,
-    config: &Arc<Config>,
-    balance: &Arc<Balance>,
-    connectors: &Arc<[Connector]>,
+    backends: &Backends,
     listeners: &[StdListener],
-    clock: Clock,
     seats: &Arc<Seats>,
+    admission: &Arc<Admission>,
 ) -> anyhow::Result<Vec<Handle>> {
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new()).unzip();
     let mut handles = Vec::with_capacity(count);
@@ -87,12 +83,10 @@ pub(crate) fn start_all(
                 workers: count,
                 ..Options::single(RandomState::new().hash_one(number))
             },
-            config: Arc::clone(config),
-            balance: Arc::clone(balance),
-            connectors: Arc::clone(connectors),
-            clock,
+            backends: backends.clone(),
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
             seats: Arc::clone(seats),
+            admission: Arc::clone(admission),
             workers: mailboxes.clone(),
             messages,
         };
@@ -193,6 +187,7 @@ struct Worker {
     links: Links,
     timer: Timer,
     seats: Arc<Seats>,
+    admission: Arc<Admission>,
     /// What it told the others last: see [`Worker::is_crowded`].
     crowded: Cell<bool>,
     workers: Vec<Mailbox>,
@@ -203,21 +198,19 @@ struct Worker {
 
 impl Worker {
     fn new(setup: &Setup) -> Worker {
-        let engine = Engine::with_balance(
-            Arc::clone(&setup.config),
-            setup.options,
-            setup.clock.now(),
-            Arc::clone(&setup.balance),
-        );
+        let Backends { config, balance, connectors, clock } = setup.backends.clone();
+        let mut engine = Engine::with_balance(Arc::clone(&config), setup.options, clock.now(), balance);
+        engine.share(setup.admission.allowances());
         Worker {
-            config: Arc::clone(&setup.config),
-            connectors: Arc::clone(&setup.connectors),
-            clock: setup.clock,
+            config,
+            connectors,
+            clock,
             pool: engine.pool().clone(),
             engine: RefCell::new(engine),
             links: Links::default(),
             timer: Timer::new(),
             seats: Arc::clone(&setup.seats),
+            admission: Arc::clone(&setup.admission),
             crowded: Cell::new(false),
             workers: setup.workers.clone(),
             stopping: Cell::new(false),
@@ -296,6 +289,14 @@ impl Worker {
             }
             Err(text) => self.engine.borrow_mut().gone(now, link, Gone::Failed(text)),
         }
+        self.settle(now);
+    }
+
+    /// Has the auth service asked about a client.
+    async fn authorize(self: Rc<Self>, session: SessionId, request: Box<AuthRequest>) {
+        let verdict = self.admission.ask(&request).await;
+        let now = self.clock.now();
+        self.engine.borrow_mut().authorized(now, session, verdict);
         self.settle(now);
     }
 
