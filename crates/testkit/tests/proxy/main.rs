@@ -13,6 +13,7 @@ mod consuming;
 mod crowd;
 mod dedicated;
 mod descriptors;
+mod farms;
 mod floods;
 mod kit;
 mod limits;
