@@ -246,6 +246,11 @@ impl Engine {
         self.pool.used() + self.budget.held
     }
 
+    /// Whether so much memory is in use that nothing can be kept for long.
+    pub(crate) fn is_short(&self) -> bool {
+        self.used() > self.budget.limit / 2
+    }
+
     /// Where memory is, for the metrics: a walk over everything, when somebody asks.
     pub(crate) fn measure_memory(&self, metrics: &mut Metrics) {
         let assembled = self.channels.values().filter_map(|c| Some(c.assembly.as_ref()?.pinned()));

@@ -73,6 +73,8 @@ pub(crate) enum Switch {
     Binding { why: usize, rebound: bool },
     /// Replies to earlier requests are awaited, from another binding or before an error.
     Awaiting,
+    /// What was given back on older bindings must be back in its queues before the next frame, which may ask for it.
+    Requeueing,
 }
 
 /// A consumer and all that is needed to begin it again elsewhere.
@@ -141,10 +143,21 @@ pub(crate) struct Transaction {
     pub(crate) lost: Option<Ranges>,
 }
 
+impl Transaction {
+    /// Whether it has settled anything. What it has published makes its binding risky.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.settled.is_empty() || self.lost.is_some()
+    }
+}
+
 /// One client's channel.
 pub(crate) struct Channel {
     pub(crate) session: SessionId,
     pub(crate) number: u16,
+    /// It counts among the channels of its session's limits.
+    pub(crate) counts: bool,
+    /// Messages up to this size need no look at limits.
+    pub(crate) usual_message: u64,
     pub(crate) standing: Standing,
     pub(crate) mode: Mode,
     pub(crate) purpose: Purpose,
@@ -205,10 +218,12 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn new(session: SessionId, number: u16) -> Channel {
+    pub(crate) fn new(session: SessionId, number: u16, usual_message: u64) -> Channel {
         Channel {
             session,
             number,
+            counts: false,
+            usual_message,
             standing: Standing::Open,
             mode: Mode::Plain,
             purpose: Purpose::Control,

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use warren_wire::method::{Method, connection};
+use warren_wire::frame::{FRAME_METHOD, next_frame};
+use warren_wire::method::{Method, basic, connection, method_id};
 use warren_wire::reply;
 
 use crate::api::{Command, Gone, Link};
-use crate::channel::Standing;
+use crate::channel::{Standing, Switch};
 use crate::dial;
 use crate::engine::Engine;
 use crate::event::Event;
-use crate::ids::{SessionId, UpChannelId};
+use crate::ids::{ChannelId, SessionId, UpChannelId};
 use crate::session::Phase;
-use crate::upstream::UpChannel;
+use crate::upstream::{Purpose, UpChannel};
 
 /// Reasons, as in [`crate::metrics::CLIENT_CLOSE_REASONS`].
 pub(crate) const CLIENT: usize = 0;
@@ -29,6 +30,10 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a client may take to answer connection.close.
 pub(crate) const CLOSE_OK_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long what a client had published completely before it vanished waits for a binding. Nobody is there who could be
+/// told that it is lost, and it costs no more than its octets, which count in the budget.
+const LEFT_BEHIND_FOR: Duration = Duration::from_secs(600);
 
 impl Engine {
     /// Closes a session with an error: connection.close now, the socket after close-ok or a moment.
@@ -76,6 +81,7 @@ impl Engine {
             session.outbox_full = false;
             session.held_full = false;
             session.awaits_memory = false;
+            session.reading_waits = false;
             self.commands.push_back(Command::Read(Link::Session(id)));
         }
     }
@@ -91,6 +97,7 @@ impl Engine {
         session.phase = Phase::Ended;
         session.deadline = None;
         session.ending.get_or_insert((reason, text.to_owned()));
+        self.leave_place(id);
         self.abandon_channels(id);
         self.close_lane(id);
         self.commands.push_back(Command::Close(Link::Session(id)));
@@ -105,6 +112,7 @@ impl Engine {
         session.deadline = None;
         session.ending.get_or_insert((reason, text.to_owned()));
         session.outbox.clear();
+        self.leave_place(id);
         self.abandon_channels(id);
         self.close_lane(id);
         self.commands.push_back(Command::Abort(Link::Session(id)));
@@ -149,6 +157,7 @@ impl Engine {
         let deadline = self.now + END_WITHIN;
         session.deadline = Some(deadline);
         self.arm_session(id, deadline);
+        self.leave_place(id);
     }
 
     fn close_lane_if_unused(&mut self, id: SessionId) {
@@ -183,6 +192,7 @@ impl Engine {
         };
         session.ending.get_or_insert((VANISHED, text));
         session.outbox.clear();
+        self.leave_place(id);
         self.let_go(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         let keeps_on = matches!(session.phase, Phase::Running | Phase::Leaving);
@@ -210,6 +220,53 @@ impl Engine {
         }
     }
 
+    /// A client is gone for as long as a live one would have waited. What it published completely and what still waits
+    /// for a binding waits on, while there is memory for it; everything else of it ends now.
+    pub(crate) fn left_behind(&mut self, id: SessionId) {
+        let session = &self.sessions[id];
+        let waits_on = self.now.since(session.last_received) < LEFT_BEHIND_FOR && !self.is_short();
+        let mut on_lane = false;
+        for channel in session.channels.ids() {
+            let state = &self.channels[channel];
+            let waits = matches!(state.switch, Switch::Binding { .. }) && holds_publish(&state.held);
+            if waits && waits_on {
+                on_lane |= state.purpose == Purpose::Lane;
+                self.give_up_older(channel);
+            } else {
+                self.abandon_channel(channel);
+            }
+        }
+        if !on_lane {
+            self.close_lane(id);
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let deadline = self.now + self.config.limits.wait_limit;
+        session.deadline = Some(deadline);
+        self.arm_session(id, deadline);
+    }
+
+    /// Gives back all bindings but the one that is waited for: what they had delivered goes back to its queues, and what
+    /// is still to be said of it means nothing.
+    fn give_up_older(&mut self, id: ChannelId) {
+        for up in std::mem::take(&mut self.channels[id].older) {
+            let channel = &mut self.channels[id];
+            for tag in self.up_channels[up].unacked.iter() {
+                if let Some(tag) = channel.deliveries.to_client(up, tag) {
+                    channel.lost.insert(tag);
+                }
+            }
+            channel.deliveries.retain(|s| s.up != up);
+            channel.publishes.retain(|s| s.up != up);
+            channel.consumers.retain(|c| c.up != up);
+            channel.recent_consumer = 0;
+            channel.speaking = channel.speaking.filter(|s| *s != up);
+            if channel.awaiting_on == up {
+                (channel.awaiting, channel.naming) = (0, 0);
+            }
+            self.leave(up);
+        }
+    }
+
     /// Nothing is left of a session.
     pub(crate) fn forget_session(&mut self, id: SessionId) {
         self.close_lane(id);
@@ -217,6 +274,7 @@ impl Engine {
             return;
         };
         self.handshakes -= usize::from(session.knocks);
+        self.give_turn_back(&session);
         let (reason, why) = session.ending.unwrap_or((VANISHED, String::new()));
         self.metrics.client_closes[reason] += 1;
         let event = Event::SessionEnded {
@@ -245,4 +303,16 @@ impl Engine {
             self.abandon_channel(channel);
         }
     }
+}
+
+/// Whether a publish is among these frames, complete or not.
+fn holds_publish(frames: &[u8]) -> bool {
+    let mut at = 0;
+    while let Ok(Some(frame)) = next_frame(frames, at, u32::MAX) {
+        if frame.kind == FRAME_METHOD && method_id(frame.payload(frames)) == Some(basic::PUBLISH) {
+            return true;
+        }
+        at = frame.end;
+    }
+    false
 }

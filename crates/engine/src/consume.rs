@@ -113,11 +113,19 @@ impl Engine {
         };
         let stream = consume.arguments.get(b"x-stream-offset").is_some() || self.is_stream(id, queue);
         match need {
-            _ if stream => Need::Lane,
+            _ if stream || self.is_stuck_and_shaped(id, consume, queue) => Need::Lane,
             Need::Lane => Need::Lane,
             Need::Quarantine => Need::Quarantine,
             _ => Need::Consume,
         }
+    }
+
+    /// Whether what a consumer gets is limited to a rate, and it could not be moved to a lane when more comes than that:
+    /// then it begins there, where its broker can be held back.
+    fn is_stuck_and_shaped(&self, id: ChannelId, consume: &basic::Consume<'_>, queue: &[u8]) -> bool {
+        let session = self.sessions.get(self.channels[id].session);
+        let shaped = session.and_then(|s| s.pass.as_ref()).is_some_and(|pass| pass.shapes_data());
+        shaped && (consume.exclusive || !self.lasts(id, queue))
     }
 
     /// A name for a consumer that its client leaves to the broker: Warren must know it before the broker answers.
@@ -246,9 +254,13 @@ impl Engine {
             } else {
                 state.unacked.settle(up_tag)
             };
-            state.has_refused |= at != split(basic::ACK);
+            let gives_back = at != split(basic::ACK);
+            state.has_refused |= gives_back;
             if settled {
                 self.pass_frame(up, &copy);
+            }
+            if settled && gives_back {
+                self.requeue_first(id, up);
             }
             self.retire_if_done(id, up);
         }
@@ -328,12 +340,14 @@ impl Engine {
     }
 
     /// tx.commit-ok: what the transaction settled is settled.
-    pub(crate) fn committed(&mut self, id: ChannelId) {
+    pub(crate) fn committed(&mut self, id: ChannelId, up: UpChannelId) {
+        self.transaction_ended(up);
         let Some(tx) = self.channels.get_mut(id).and_then(|c| c.tx.as_deref_mut()) else { return };
         let tx = std::mem::take(tx);
         for (up, frame) in tx.deferred {
             if self.up_channels.get(up).is_some_and(|s| s.owner == Some(id) && !s.closing) {
                 self.pass_frame(up, &frame);
+                self.requeue_first(id, up);
             }
         }
         for (up, tag) in tx.settled {
@@ -345,11 +359,20 @@ impl Engine {
     }
 
     /// tx.rollback-ok: what the transaction settled is outstanding again.
-    pub(crate) fn rolled_back(&mut self, id: ChannelId) {
+    pub(crate) fn rolled_back(&mut self, id: ChannelId, up: UpChannelId) {
+        self.transaction_ended(up);
         let Some(channel) = self.channels.get_mut(id) else { return };
         if let Some(tx) = channel.tx.as_deref_mut() {
             let tx = std::mem::take(tx);
             channel.lost = tx.lost.unwrap_or(std::mem::take(&mut channel.lost));
+        }
+    }
+
+    /// What was published before commit-ok or rollback-ok has been carried out, or is undone: until the next transaction
+    /// begins, a loss costs nothing.
+    fn transaction_ended(&mut self, up: UpChannelId) {
+        if let Some(state) = self.up_channels.get_mut(up) {
+            (state.risky, state.risky_before_barrier) = (false, false);
         }
     }
 
@@ -427,6 +450,7 @@ impl Engine {
                 let (upstream, number) = (state.upstream, state.number);
                 let nack = basic::Nack { delivery_tag: last, multiple: true, requeue: true };
                 self.tell_upstream(upstream, number, Method::BasicNack(nack));
+                self.requeue_first(id, up);
             }
             self.retire_if_done(id, up);
         }

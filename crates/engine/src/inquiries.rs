@@ -1,12 +1,14 @@
 //! Inquiries: connections that find out whether credentials or a virtual host are good. Only so many are made at one
 //! time, and those who were let in before go first, so that a crowd of strangers takes neither the broker's time nor
-//! Warren's descriptors from those who work.
+//! Warren's descriptors from those who work. Nor are more than so many made at one time for those who are let in: when a
+//! broker comes back, it is not asked for thousands of connections at once.
 
 use crate::config::FarmId;
 use crate::engine::Engine;
 use crate::ids::UpstreamId;
-use crate::tenant::Inquiry;
+use crate::tenant::{Inquiry, NodeId};
 use crate::timers::TimerKey;
+use crate::tries::To;
 
 impl Engine {
     /// Begins a connection that asks, or notes that it is wanted while enough others are at it.
@@ -15,12 +17,16 @@ impl Engine {
             self.inquire_later(farm, what);
             return None;
         }
-        let (login, tenant) = match what {
-            Inquiry::Login(id) => (Some(id), None),
-            Inquiry::Tenant(id) => (Some(self.tenants[id].login), Some(id)),
-            Inquiry::Session(_) => (None, None),
+        let (login, tenant, asks) = match what {
+            Inquiry::Login(id) => (Some(id), None, self.logins[id].waiters.first().copied()),
+            Inquiry::Tenant(id) => {
+                (Some(self.tenants[id].login), Some(id), self.tenants[id].entering.first().copied())
+            }
+            Inquiry::Session(id) => (None, None, Some(id)),
         };
-        let up = self.dial(farm, login, tenant)?;
+        let asks = asks.filter(|s| self.sessions.contains_key(*s));
+        let first = asks.map(|session| self.take_turn(session, farm));
+        let up = self.dial(farm, login, tenant, To::Any { first })?;
         self.begin_inquiry(up);
         Some(up)
     }
@@ -58,8 +64,9 @@ impl Engine {
         queue.push_back(what);
     }
 
-    /// Makes the inquiries that there is room for now.
+    /// Makes the inquiries and the connections that there is room for now.
     pub(crate) fn inquire_next(&mut self, farm: FarmId) {
+        self.dial_next(farm);
         while let Some(what) = self.next_inquiry(farm) {
             match what {
                 Inquiry::Login(id) => {
@@ -118,6 +125,52 @@ impl Engine {
             let farm = upstream.farm;
             self.farms[farm].refusals += 1;
             self.wheel.schedule(self.now + self.config.limits.refusal_pause, TimerKey::Refusal(farm));
+        }
+    }
+
+    /// Begins a connection for a pool or a lane, or notes that it is wanted while enough others are being made.
+    pub(crate) fn dial_for(&mut self, node: NodeId) -> Option<UpstreamId> {
+        let most = self.most_dials();
+        let state = &self.tenants[node.tenant];
+        let (farm, login) = (state.farm, state.login);
+        if self.farms[farm].dialling >= most {
+            if !std::mem::replace(&mut self.node_mut(node).dials, true) {
+                self.farms[farm].dials.push_back(node);
+            }
+            return None;
+        }
+        let up = self.dial(farm, Some(login), Some(node.tenant), To::Only(node.backend))?;
+        self.upstreams[up].dialled = true;
+        self.farms[farm].dialling += 1;
+        Some(up)
+    }
+
+    /// This worker's share of the connections that may be being made at one time.
+    fn most_dials(&self) -> usize {
+        (self.config.limits.dials / self.options.workers).max(1)
+    }
+
+    /// Those who wanted a connection ask again, in order.
+    fn dial_next(&mut self, farm: FarmId) {
+        while self.farms[farm].dialling < self.most_dials()
+            && let Some(node) = self.farms[farm].dials.pop_front()
+        {
+            if let Some(state) =
+                self.tenants.get_mut(node.tenant).and_then(|t| t.nodes.get_mut(&node.backend))
+            {
+                state.dials = false;
+                self.serve_node(node);
+            }
+        }
+    }
+
+    /// A connection is ready, or gone.
+    pub(crate) fn end_dial(&mut self, id: UpstreamId) {
+        if let Some(upstream) = self.upstreams.get_mut(id)
+            && std::mem::take(&mut upstream.dialled)
+        {
+            self.farms[upstream.farm].dialling -= 1;
+            self.freed.push(upstream.farm);
         }
     }
 

@@ -4,7 +4,7 @@ use warren_wire::frame::{HEADER_LEN, put_u64, set_channel};
 use warren_wire::method::{Method, basic, channel};
 
 use crate::api::Link;
-use crate::channel::{Channel, Consumer, ConsumerState, Standing};
+use crate::channel::{Channel, Consumer, ConsumerState, Mode, Standing};
 use crate::dial;
 use crate::engine::Engine;
 use crate::handshake::split;
@@ -90,7 +90,8 @@ impl Engine {
         let state = &mut self.up_channels[up];
         if !state.pending.iter().any(|p| matches!(p, Pending::Barrier)) {
             state.unproven_before_barrier = false;
-            state.risky_before_barrier = false;
+            // What a transaction has published is lost with its binding until it is committed.
+            state.risky_before_barrier &= state.mode == Mode::Tx;
         }
     }
 
@@ -209,7 +210,7 @@ impl Engine {
     fn noted(&mut self, id: ChannelId, up: UpChannelId, note: &Note, method: Method<'_>) {
         match (note, method) {
             (Note::Declare { exclusive, lasting, kind }, Method::QueueDeclareOk(ok)) => {
-                self.named(id);
+                self.queue_named(id);
                 self.queue_declared(id, ok.queue, *exclusive, *lasting);
                 if let Some(kind) = kind {
                     self.queue_is_new(id, ok.queue, *kind);
@@ -220,8 +221,8 @@ impl Engine {
             (Note::Delete { name }, Method::QueueDeleteOk(_)) => self.queue_deleted(id, name),
             (Note::Consume { tag }, Method::BasicConsumeOk(_)) => self.consumer_began(id, tag),
             (Note::Cancel { tag }, Method::BasicCancelOk(_)) => self.consumer_ended(id, up, tag),
-            (Note::Commit, Method::TxCommitOk) => self.committed(id),
-            (Note::Rollback, Method::TxRollbackOk) => self.rolled_back(id),
+            (Note::Commit, Method::TxCommitOk) => self.committed(id, up),
+            (Note::Rollback, Method::TxRollbackOk) => self.rolled_back(id, up),
             (Note::Recover, Method::BasicRecoverOk) => {
                 self.up_channels[up].unacked.clear();
                 self.channels[id].lost.clear();
@@ -232,7 +233,7 @@ impl Engine {
     }
 
     /// A declare is answered: empty names mean its queue from now on.
-    fn named(&mut self, id: ChannelId) {
+    fn queue_named(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
             channel.naming = channel.naming.saturating_sub(1);
         }

@@ -388,18 +388,30 @@ impl Engine {
         if self.channels[id].mode == Mode::Confirm {
             return Err(Fault::channel(406, "cannot switch from confirm to tx mode", (90, 10)));
         }
+        let risky = |up: UpChannelId| self.up_channels[up].risky && self.up_channels[up].mode == Mode::Plain;
+        if self.channels[id].current.is_some_and(risky) && self.prove_first(id) {
+            // Else what was published before would count as the transaction's.
+            return Ok(Flow::Hold);
+        }
         let flow = self.pass_request(id, Need::Transaction, frame, false, Note::Plain)?;
         if flow == Flow::Done {
             let channel = &mut self.channels[id];
             channel.mode = Mode::Tx;
             channel.pinned = true;
             channel.tx.get_or_insert_default();
-            if let Some(state) = channel.current.and_then(|up| self.up_channels.get_mut(up)) {
-                state.mode = Mode::Tx;
-                state.dirty = true;
+            if let Some(up) = channel.current {
+                self.transacts(up);
             }
         }
         Ok(flow)
+    }
+
+    /// A binding has been told tx.select.
+    pub(crate) fn transacts(&mut self, up: UpChannelId) {
+        if let Some(state) = self.up_channels.get_mut(up) {
+            state.mode = Mode::Tx;
+            state.dirty = true;
+        }
     }
 
     /// tx.commit or tx.rollback. What follows waits for the answer: it belongs to the next transaction, and RabbitMQ
@@ -476,6 +488,7 @@ fn again(request: &Method<'_>, pending: usize) -> Again {
         | Method::BasicQos(_)
         | Method::BasicRecover(_)
         | Method::ConfirmSelect(_)
+        | Method::TxSelect
         | Method::ChannelFlow(_) => true,
         _ => false,
     };

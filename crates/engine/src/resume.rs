@@ -7,7 +7,7 @@
 //! deliveries that are not settled come again; what the client says of the old ones is swallowed
 //! requests on their way           sent again when twice is the same as once, else 320
 //! consumers                       begin again with the same tag, arguments and prefetch
-//! exclusive queues, transactions  lived in the connection: 320
+//! exclusive queues, open transactions  lived in the connection: 320
 //! ```
 //! First everybody is looked at while all is as it was; then the connection's channels go; then those who cannot go on
 //! are told, and the others get another binding. Nothing is ever published twice.
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use warren_wire::frame::{FRAME_BODY, FRAME_HEADER, FRAME_METHOD, HEADER_LEN, next_frame};
-use warren_wire::method::{Method, basic, channel, confirm, connection, exchange, method_id, queue};
+use warren_wire::method::{Method, basic, channel, confirm, connection, exchange, method_id, queue, tx};
 use warren_wire::reply;
 
 use crate::channel::{Channel, ConsumerState, Content, Mode, Standing, Switch};
@@ -159,7 +159,7 @@ impl Engine {
             Pending::Client(_, _, None) => true,
             // Those that are not sent again are known from the record.
             Pending::Own(request, _, None) => {
-                !matches!(*request, basic::QOS | basic::CONSUME | basic::CANCEL)
+                !matches!(*request, basic::QOS | basic::CONSUME | basic::CANCEL | tx::SELECT)
             }
             _ => false,
         };
@@ -170,7 +170,7 @@ impl Engine {
             .any(|c| c.reply_to && state.has_published || c.stream);
         half_told
             || unknown
-            || channel.mode == Mode::Tx
+            || channel.tx.as_ref().is_some_and(|tx| tx.has_begun())
             || !state.unconfirmed.is_empty() && !may_nack
             || state.pending.iter().any(unrepeatable)
             || bound_to_it
@@ -346,7 +346,7 @@ impl Engine {
                 Pending::Open | Pending::Barrier => continue,
                 // Known from the record, and done when they are needed.
                 Pending::Own(_, Note::Consume { .. } | Note::Cancel { .. }, _)
-                | Pending::Own(basic::QOS, ..) => {
+                | Pending::Own(basic::QOS | tx::SELECT, ..) => {
                     continue;
                 }
                 Pending::Local(_) if channel.again.iter().any(in_order) => None,
@@ -384,6 +384,7 @@ impl Engine {
         };
         if channel.current.is_some() {
             self.send_again(id);
+            self.requeued(id);
             self.resume_answered(id);
             return;
         }
@@ -423,8 +424,10 @@ impl Engine {
             if let Pending::Client(_, Note::Consume { tag }, _) = &owed {
                 self.consumes_again(id, up, tag);
             }
-            if matches!(owed, Pending::Client(confirm::SELECT, ..)) {
-                self.mode_selected(up);
+            match owed {
+                Pending::Client(confirm::SELECT, ..) => self.mode_selected(up),
+                Pending::Client(tx::SELECT, ..) => self.transacts(up),
+                _ => {}
             }
             let state = &mut self.up_channels[up];
             let frame = match &owed {

@@ -6,15 +6,22 @@ use warren_wire::method::{Method, connection};
 use warren_wire::reply;
 
 use crate::close;
+use crate::dial;
 use crate::engine::Engine;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, UpstreamId};
 use crate::session::Credentials;
+use crate::tenant::NodeId;
+use crate::upstream::Stage;
 
 /// Class and method of connection.update-secret.
 const AT: (u16, u16) = (10, 70);
 
 impl Engine {
     pub(crate) fn client_updates_secret(&mut self, id: SessionId, update: &connection::UpdateSecret<'_>) {
+        if self.sessions[id].recredited {
+            // What the client says now is not what its broker knows it by.
+            return self.secret_refused(id);
+        }
         let Some(tenant) = self.sessions[id].tenant.and_then(|t| self.tenants.get(t)) else { return };
         let (farm, user) = (tenant.farm, self.logins[tenant.login].credentials.user.clone());
         let response = [b"\0", user.as_bytes(), b"\0", update.new_secret].concat();
@@ -50,11 +57,11 @@ impl Engine {
         self.tenants[old].last_used = self.now;
         self.tenants[new].sessions += 1;
         self.tenants[new].last_used = self.now;
-        let channels = &self.channels;
-        let moves = |c: &crate::ids::ChannelId| channels.get(*c).is_some_and(|c| c.session == id);
-        let (moved, stay) = std::mem::take(&mut self.tenants[old].waiting).into_iter().partition(moves);
-        self.tenants[old].waiting = stay;
-        self.tenants[new].waiting.extend::<std::collections::VecDeque<_>>(moved);
+        if let Some(backend) = self.sessions[id].node() {
+            let (from, to) = (NodeId { tenant: old, backend }, NodeId { tenant: new, backend });
+            self.change_node(id, from, to);
+        }
+        self.dial_lane_anew(id);
         let session = &mut self.sessions[id];
         session.deadline = None;
         for _ in 0..std::mem::take(&mut session.rekeys) {
@@ -63,6 +70,15 @@ impl Engine {
         self.serve(new);
         self.tenant_timer(old);
         self.leave_login(before);
+    }
+
+    /// A lane that is still being made carries the old secret, which the broker may refuse any moment.
+    fn dial_lane_anew(&mut self, id: SessionId) {
+        let lane = self.sessions[id].lane;
+        let ready = |lane: &UpstreamId| self.upstreams.get(*lane).is_some_and(|u| u.stage >= Stage::Ready);
+        if let Some(lane) = lane.filter(|lane| !ready(lane)) {
+            self.close_upstream(lane, dial::IDLE, "its session has a new secret");
+        }
     }
 
     /// As RabbitMQ says it.

@@ -14,7 +14,7 @@ use warren_wire::method::{Method, basic};
 use warren_wire::reply;
 use warren_wire::table::Table;
 
-use crate::channel::{Channel, Consumer, ConsumerState, Content, Standing, Switch};
+use crate::channel::{Channel, Consumer, ConsumerState, Content, Mode, Standing, Switch};
 use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId};
 use crate::timers::TimerKey;
@@ -86,9 +86,10 @@ impl Engine {
             Need::Transaction => (bound && purpose == Purpose::Lane, Purpose::Lane, TRANSACTION),
         };
         if !fits {
-            // A session that may have cost others their connection is served apart.
+            // A session that may have cost others their connection is served apart, and so are transactions.
             let suspect = self.is_suspect(self.channels[id].session);
-            self.begin_switch(id, if suspect { Purpose::Lane } else { to }, why);
+            let apart = suspect || self.channels[id].mode == Mode::Tx;
+            self.begin_switch(id, if apart { Purpose::Lane } else { to }, why);
         }
         let channel = self.channels.get(id)?;
         let up = channel.current.filter(|_| channel.flows())?;
@@ -142,7 +143,8 @@ impl Engine {
             && !channel.consumes_on(up)
             && !state.pending.iter().any(|p| matches!(p, Pending::Client(..) | Pending::Local(_)))
             && channel.speaking != Some(up)
-            && !channel.turns.has(up);
+            && !channel.turns.has(up)
+            && channel.switch != Switch::Requeueing;
         if done && channel.older.contains(&up) {
             channel.older.retain(|o| *o != up);
             let older = channel.older.clone();
@@ -166,8 +168,35 @@ impl Engine {
                 channel.switch = Switch::None;
                 self.replays.push_back(id);
             }
-            _ => {}
+            _ => self.requeued(id),
         }
+    }
+
+    /// A message was given back on an older binding: what comes next may ask for it, and must not overtake that.
+    pub(crate) fn requeue_first(&mut self, id: ChannelId, up: UpChannelId) {
+        let channel = &mut self.channels[id];
+        let free = matches!(channel.switch, Switch::None | Switch::Awaiting | Switch::Requeueing);
+        if channel.current == Some(up) || !channel.older.contains(&up) || !free {
+            return;
+        }
+        channel.switch = Switch::Requeueing;
+        self.send_barrier(up);
+    }
+
+    /// Goes on once all that was given back on older bindings is back in its queues.
+    pub(crate) fn requeued(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id).filter(|c| c.switch == Switch::Requeueing) else {
+            return;
+        };
+        let proves = |s: &UpChannel| s.pending.iter().any(|p| matches!(p, Pending::Barrier));
+        if channel.older.iter().any(|up| self.up_channels.get(*up).is_some_and(proves)) {
+            return;
+        }
+        channel.switch = Switch::Awaiting;
+        for up in channel.older.clone() {
+            self.retire_if_done(id, up);
+        }
+        self.resume_answered(id);
     }
 
     /// Begins to move what can be moved to the current binding.
@@ -185,6 +214,7 @@ impl Engine {
                     && c.state == ConsumerState::Active
                     && self.is_movable(id, c)
                     && (urgent || self.may_leave(c))
+                    && !self.is_held_elsewhere(channel, c)
             })
             .collect();
         for at in moves {
@@ -207,10 +237,26 @@ impl Engine {
         !small || consumer.no_ack || !self.up_channels.get(consumer.up).is_some_and(held)
     }
 
+    /// Whether a client still holds what a consumer with a small prefetch has delivered before it moved last. Then it
+    /// stays: with each move its client could come to hold as much again.
+    fn is_held_elsewhere(&self, channel: &Channel, consumer: &Consumer) -> bool {
+        let small = consumer.prefetch.is_some_and(|p| p > 0 && p <= SMALL_PREFETCH);
+        let held = |up: &UpChannelId| {
+            let state = self.up_channels.get(*up).filter(|_| *up != consumer.up);
+            state.is_some_and(|s| !s.sources.outstanding(consumer.source, &s.unacked).is_empty())
+        };
+        small && !consumer.no_ack && channel.older.iter().any(held)
+    }
+
     /// Whether a consumer can be cancelled and begun again: its queue is known to outlive its last consumer.
     fn is_movable(&self, id: ChannelId, consumer: &Consumer) -> bool {
-        let lasts = |t: TenantId| self.tenants[t].lasting.contains(&consumer.queue);
-        !consumer.fixed && self.channel_tenant(id).is_some_and(lasts)
+        !consumer.fixed && self.lasts(id, &consumer.queue)
+    }
+
+    /// Whether a queue is known to outlive its last consumer.
+    pub(crate) fn lasts(&self, id: ChannelId, queue: &[u8]) -> bool {
+        let lasts = |t: TenantId| self.tenants[t].lasting.contains(queue);
+        self.channel_tenant(id).is_some_and(lasts)
     }
 
     /// cancel-ok for a consumer that is being moved: it begins again on the current binding.

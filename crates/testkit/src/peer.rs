@@ -257,6 +257,11 @@ impl Peer {
         }
     }
 
+    /// The same socket, for somebody else who writes while this one reads.
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().expect("the socket is open")
+    }
+
     /// Says that nothing more will be sent, and keeps reading.
     pub fn finish_writing(&mut self) {
         self.stream.socket().shutdown(std::net::Shutdown::Write).expect("the socket is open");

@@ -19,6 +19,9 @@ pub struct Limits {
     /// How long a refused one of these counts on. With their number it bounds the refusals that a broker has to give:
     /// some 300 per second.
     pub refusal_pause: Duration,
+    /// Connections to a farm that may be being made at one time for those who are let in: for pools and lanes. When
+    /// thousands have lost theirs, a broker that has just come back opens them one after the other, as fast as it can.
+    pub dials: usize,
     /// One attempt to connect to a backend.
     pub connect_timeout: Duration,
     /// How long a session waits for an upstream connection or channel before 506. Clients' own time-outs are
@@ -67,6 +70,7 @@ impl Default for Limits {
             crowded_timeout: Duration::from_secs(2),
             inquiries: 64,
             refusal_pause: Duration::from_millis(100),
+            dials: 64,
             connect_timeout: Duration::from_secs(2),
             wait_limit: Duration::from_secs(30),
             auth_ttl: Duration::from_secs(60),

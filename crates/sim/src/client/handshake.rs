@@ -13,6 +13,9 @@ use crate::cover::Path;
 use crate::oracle::Check;
 use crate::oracle::message::Fate;
 
+/// With more memory than that, whatever clients publish fits.
+const LITTLE_MEMORY: usize = 64 << 20;
+
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -148,7 +151,10 @@ impl Client {
         let method = u32::from(close.class_id) << 16 | u32::from(close.method_id);
         if refused && matches!(self.stage, Stage::LoggingIn | Stage::Opening) {
             ctx.cover.hit(if code == 403 { Path::LoginRefused } else { Path::VhostRefused });
-        } else if self.doom == Some((code, method)) || self.waited_in_vain(&close, ctx) {
+        } else if self.doom == Some((code, method))
+            || self.waited_in_vain(&close, ctx)
+            || self.is_too_much(&close, ctx)
+        {
             ctx.cover.hit(Path::ConnectionError);
         } else {
             let due = self.doom.map(|(code, method)| (code, split_id(method)));
@@ -170,6 +176,15 @@ impl Client {
         let waits = self.doom.is_some() || self.vanishing || self.waits_for().is_some();
         let text = String::from_utf8_lossy(close.reply_text);
         ctx.scenario.tight && close.reply_code == 506 && waits && text.contains("none became free within")
+    }
+
+    /// Where memory is short, a client with several publishes under way may have announced more than there is.
+    fn is_too_much(&self, close: &connection::Close<'_>, ctx: &Ctx<'_>) -> bool {
+        let text = String::from_utf8_lossy(close.reply_text);
+        // Which of its publishes have come to Warren is not known here, and a transaction's not to the record.
+        let several = self.channels.iter().filter(|c| c.state != State::Free).count() > 1;
+        let little = ctx.scenario.limits.memory <= LITTLE_MEMORY;
+        close.reply_code == 506 && little && several && text.contains("several large publishes")
     }
 
     /// Whether `unread`, which came and was not read when the client vanished, tells it that it has waited in vain: then

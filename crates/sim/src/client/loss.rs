@@ -4,7 +4,7 @@
 //! cannot be made good. [`Client::assess`] knows the reasons; a session without one must not notice.
 
 use warren_broker::ConnId;
-use warren_wire::method::{connection, exchange, tx};
+use warren_wire::method::{connection, exchange};
 
 use super::channel::{Channel, Consumer, Held, Hold, Life, Mode, State};
 use super::handshake::Stage;
@@ -17,10 +17,6 @@ use crate::oracle::{ChanIx, Check, QueueIx};
 
 /// Milliseconds for which a publisher may be idle before Warren must have proven what it published.
 const PATIENCE: u64 = 5000;
-
-/// The engine ends sessions with a channel in transaction mode even when no transaction is open: more than the design
-/// asks for, and no more than a broker's end would do.
-const TX_ENDS: bool = true;
 
 /// The end of an upstream connection that the engine did not want.
 #[derive(Clone, Debug)]
@@ -179,11 +175,15 @@ impl Client {
         self.faced_loss
     }
 
-    /// All that a loss has brought about is over. Counts those who got through it.
+    /// All that a loss has brought about is over. Counts those who got through it. `may_wait`: upstream connections are
+    /// few, and so a consumer that is to hear of its end may have to wait for one.
     ///
     /// # Errors
     /// When a consumer that could not begin again was not told so.
-    pub fn is_settled_again(&mut self, ctx: &mut Ctx<'_>) -> Check {
+    pub fn is_settled_again(&mut self, may_wait: bool, ctx: &mut Ctx<'_>) -> Check {
+        if may_wait && self.untold(ctx).is_some() {
+            return Ok(());
+        }
         if !std::mem::take(&mut self.suspected).is_empty() && self.stage == Stage::Open {
             ctx.cover.hit(Path::SuspectSpared);
         }
@@ -269,7 +269,7 @@ impl Channel {
         let risky = |expect: &Expect| match *expect {
             Expect::Get { .. } | Expect::PurgeOk(_) | Expect::DeleteOk(_) | Expect::RollbackOk => true,
             Expect::RecoverOk => true,
-            Expect::Method(id) => matches!(id, tx::SELECT_OK | exchange::DELETE_OK),
+            Expect::Method(id) => id == exchange::DELETE_OK,
             Expect::DeclareOk(queue, _) => ctx.oracle.queues[queue].name.is_empty(),
             _ => false,
         };
@@ -283,7 +283,7 @@ impl Channel {
             () if self.doomed => "an error may be lost",
             () if self.expect.iter().any(risky) => "a request that cannot be repeated may be lost",
             () if self.mail.iter().any(|m| matches!(m, Mail::CommitOk(_))) => "a commit may be lost",
-            () if self.mode == Mode::Tx && (in_tx || TX_ENDS) => "its transaction is lost",
+            () if self.mode == Mode::Tx && in_tx => "its transaction is lost",
             () if self.did[1] && self.consumers.iter().any(replies) => "its reply address is lost",
             () if loss.cut == Some(Cut::Of(self.chan)) => "a content was cut",
             () if loss.cut == Some(Cut::Got) && self.incoming.is_some() => "a content was cut",

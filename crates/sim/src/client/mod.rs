@@ -66,6 +66,9 @@ pub struct Me {
     pub open: bool,
 }
 
+/// Milliseconds that a step of a handshake may take.
+const HANDSHAKE_STEP: u64 = 10_000;
+
 /// One session of a client.
 #[derive(Debug)]
 pub struct Client {
@@ -85,6 +88,8 @@ pub struct Client {
     written: u64,
     last_written: u64,
     last_received: u64,
+    /// When it connected.
+    began: u64,
     /// It will vanish when `tx` has been taken.
     pub vanishing: bool,
     /// The error that ends the whole connection, if it committed one.
@@ -128,6 +133,7 @@ impl Client {
             written: 0,
             last_written: now,
             last_received: now,
+            began: now,
             vanishing: false,
             doom: None,
             names: 0,
@@ -210,6 +216,12 @@ impl Client {
             }
             // The same goes for one that committed an error, and for one that a loss has cost its connection.
             _ if self.behind || self.is_unlucky() || self.excused.is_some() || !self.suspected.is_empty() => self.give_up(ctx),
+            // A step of a handshake that takes too long.
+            Stage::Fresh | Stage::Greeted | Stage::LoggingIn | Stage::Opening
+                if ctx.now >= self.began + HANDSHAKE_STEP =>
+            {
+                self.give_up(ctx);
+            }
             Stage::Open if self.doom.is_some() && ctx.scenario.stall_every > 0 => {
                 for channel in self.channels.iter_mut().filter(|c| c.state != State::Free) {
                     ctx.oracle.doubt(channel.chan);

@@ -3,7 +3,7 @@
 use warren_wire::method::{basic, channel, queue, split_id};
 use warren_wire::{Method, MethodId};
 
-use super::channel::{Channel, Hold, Life, Mark, Mode, State};
+use super::channel::{Channel, Hold, Life, Mark, Mode, State, Unit};
 use super::content::{Incoming, What};
 use super::{Ctx, Me};
 use crate::cover::Path;
@@ -207,6 +207,12 @@ impl Channel {
     fn drop_outgoing(&mut self) {
         let rest = self.outgoing.iter().take_while(|unit| unit.mark == Mark::ContentPart).count() + 1;
         self.outgoing.truncate(if self.in_content { rest } else { 0 });
+        // What they complete is forgotten by the record too.
+        let seals = |unit: &&mut Unit| matches!(unit.mark, Mark::Seal { .. });
+        self.outgoing
+            .iter_mut()
+            .filter(seals)
+            .for_each(|unit| unit.mark = Mark::Seal { sealed: 0, settles: 0 });
     }
 
     fn cover_error(&self, code: u16, method: MethodId, ctx: &mut Ctx<'_>) {
@@ -251,14 +257,11 @@ impl Channel {
     }
 
     fn consume_ok(&mut self, m: basic::ConsumeOk<'_>, ctx: &mut Ctx<'_>) -> Check {
-        let fits = |mail: &Mail| match *mail {
-            Mail::ConsumeOk(place) => {
-                let tag = &self.consumers[place].tag;
-                tag.is_empty() || *tag == m.consumer_tag
-            }
-            _ => false,
-        };
-        let found = self.mail.iter().position(fits).ok_or("a consume-ok that is not due")?;
+        // One whose client left the name to the broker may be overtaken by one of direct reply-to, so the name decides.
+        let named = |mail: &Mail, name: &[u8]| matches!(*mail, Mail::ConsumeOk(place) if self.consumers[place].tag == name);
+        let exact = self.mail.iter().position(|mail| named(mail, m.consumer_tag));
+        let found = exact.or_else(|| self.mail.iter().position(|mail| named(mail, b"")));
+        let found = found.ok_or("a consume-ok that is not due")?;
         let Mail::ConsumeOk(place) = self.mail.remove(found) else { return Ok(()) };
         let consumer = &mut self.consumers[place];
         if consumer.tag.is_empty() {

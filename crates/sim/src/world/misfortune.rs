@@ -166,9 +166,10 @@ impl World {
             return Ok(());
         }
         self.let_time_pass(self.now + RESUMES_WITHIN)?;
+        let waits = self.may_wait() && self.waits_for().is_some();
         let (mut outside, _) = self.outside(1);
         for client in outside.clients.iter_mut() {
-            client.is_settled_again(&mut outside.ctx)?;
+            client.is_settled_again(waits, &mut outside.ctx)?;
         }
         outside.ctx.oracle.causes.clear();
         Ok(())

@@ -46,9 +46,15 @@ impl World {
         let deadline = self.now + patience;
         self.let_all_read()?;
         self.end_misfortunes()?;
-        let deadline = deadline.max(self.now + patience);
+        let mut deadline = deadline.max(self.now + patience);
+        let mut last = None;
         self.drain()?;
         while let Some(waits) = self.waits_for().filter(|_| !self.may_wait()) {
+            if last.as_ref() != Some(&waits) && self.scenario.tight {
+                // When one is refused, another goes on and may come to wait in its turn.
+                deadline = deadline.max(self.now + patience);
+                last = Some(waits.clone());
+            }
             let next = self.next_deadline().unwrap_or(u64::MAX);
             if next > deadline {
                 return Err(format!("stuck: {waits}{}", self.describe_middle()));
@@ -99,7 +105,7 @@ impl World {
     }
 
     /// What is waited for, by a client or on behalf of one that is gone.
-    fn waits_for(&self) -> Option<String> {
+    pub(super) fn waits_for(&self) -> Option<String> {
         let client = self.clients.iter().find_map(|client| client.waits_for());
         client.or_else(|| match &self.middle {
             Middle::Warren(warren) if warren.metrics().waiting_channels > 0 => {
@@ -110,7 +116,7 @@ impl World {
     }
 
     /// Whether clients may wait for each other now: caps are low, and nobody is on the way out.
-    fn may_wait(&self) -> bool {
+    pub(super) fn may_wait(&self) -> bool {
         self.scenario.tight && !self.hurry
     }
 

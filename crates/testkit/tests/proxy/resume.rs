@@ -1,11 +1,14 @@
 //! Upstream connections are lost, in every way that there is, and clients do not notice what they need not.
 
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::{Duration, Instant};
-use warren_testkit::peer::{DECLARE, End, capabilities};
+use warren_testkit::peer::{DECLARE, End, PUBLISH, capabilities};
 use warren_testkit::relay::Relay;
 use warren_testkit::{Handshake, Peer, Rabbit, Through, Warren, Way, eventually, rabbit, unique};
 use warren_wire::Method;
-use warren_wire::method::{basic, queue};
+use warren_wire::content::BasicProperties;
+use warren_wire::method::{basic, queue, tx};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -133,6 +136,61 @@ fn publishes_on_their_way_are_answered_with_nack_once() {
 }
 
 #[test]
+fn publishes_that_were_not_written_yet_go_to_the_next_connection() {
+    const SIZE: usize = 64 << 10;
+    const COUNT: u64 = 400;
+    let rabbit = rabbit::exclusive();
+    let relay = Relay::to(rabbit.address());
+    let warren = Warren::start_with(relay.port(), &[]);
+    let name = unique("unwritten");
+    let mut peer = Peer::connect(warren.address());
+    peer.open_channel(1);
+    peer.declare_with(1, &durable(&name));
+    peer.confirm_select(1);
+    peer.publish(1, &name, b"through");
+    peer.expect_confirms(1, 1, 1);
+    relay.stall();
+    let publish = basic::Publish { routing_key: name.as_bytes(), ..PUBLISH };
+    let publish = peer.encode_publish(1, &publish, &BasicProperties::default(), &[0; SIZE]);
+    let mut writer = peer.writer();
+    let writing = std::thread::spawn(move || {
+        (0..COUNT).for_each(|_| writer.write_all(&publish).expect("Warren reads it"));
+    });
+    // The system's buffers fill up, then Warren's, and then it does not read any more.
+    let sent = || warren.metric("warren_upstream_sent_bytes_total") as u64;
+    let mut last = (sent(), Instant::now());
+    eventually("nothing goes on", SOON, || {
+        let now = sent();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        now > 1 << 20 && last.1.elapsed() > Duration::from_millis(700)
+    });
+    let begun = last.0 / SIZE as u64 + 1;
+    assert!(begun + 15 < COUNT, "{begun} were begun, and nothing is left to go elsewhere");
+    relay.reset();
+    let mut answers = BTreeMap::new();
+    while answers.len() < COUNT as usize {
+        let frame = peer.next(1);
+        let (tag, multiple, taken) = match frame.method() {
+            Method::BasicAck(ack) => (ack.delivery_tag, ack.multiple, true),
+            Method::BasicNack(nack) => (nack.delivery_tag, nack.multiple, false),
+            other => panic!("{other:?}"),
+        };
+        let first = if multiple { 2 } else { tag };
+        (first..=tag).for_each(|tag| _ = answers.entry(tag).or_insert(taken));
+    }
+    writing.join().expect("it wrote all");
+    let refused = answers.values().filter(|taken| !**taken).count() as u64;
+    assert!((1..=begun).contains(&refused), "{refused} are refused, {begun} were begun");
+    let ready = || rabbit.queue("/", &name).map(|q| q.ready);
+    eventually("all others are there", SOON, || ready() == Some(1 + COUNT - refused));
+    peer.delete_queue(1, &name);
+    peer.close();
+    warren.stop();
+}
+
+#[test]
 fn requests_on_their_way_are_repeated_when_twice_is_as_good_as_once() {
     let rabbit = rabbit::exclusive();
     let warren = Warren::start_patient(&rabbit, 1);
@@ -194,6 +252,42 @@ fn what_lived_in_the_connection_ends_with_it() {
     bystander.declare(1, "");
     assert_eq!(bystander.ready(1, &queue), 0);
     bystander.close();
+}
+
+#[test]
+fn a_channel_goes_on_between_two_transactions() {
+    for loss in [Loss::Cut, Loss::Forced] {
+        let way = Way::new(Through::Warren, &[]);
+        let mut peer = way.connect_channel();
+        let queue = peer.declare(1, "");
+        let commit = |peer: &mut Peer| _ = peer.call(1, &Method::TxCommit, tx::COMMIT_OK);
+        peer.call(1, &Method::TxSelect, tx::SELECT_OK);
+        lose(&way, loss); // before the first
+        peer.publish(1, &queue, b"one");
+        commit(&mut peer);
+        peer.consume(1, &queue, "tag", false);
+        assert_eq!(peer.delivery(1).text(), "one");
+        lose(&way, loss); // after it, with a consumer
+        let again = peer.delivery(1);
+        assert!(again.redelivered() && again.text() == "one", "{loss:?}: {again:?}");
+        peer.ack(1, 1, false); // of the first time: it means nothing any more
+        peer.ack(1, 2, false);
+        peer.publish(1, &queue, b"undone");
+        peer.call(1, &Method::TxRollback, tx::ROLLBACK_OK);
+        lose(&way, loss); // after a rollback: what it acknowledged in vain comes again
+        let again = peer.delivery(1);
+        assert!(again.redelivered() && again.text() == "one", "{loss:?}: {again:?}");
+        peer.ack(1, again.tag(), false);
+        commit(&mut peer);
+        let seen = |name: &str| way.rabbit.queue(&way.vhost, name).map(|q| (q.ready, q.unacknowledged));
+        eventually("the ack counts", SOON, || seen(&queue) == Some((0, 0)));
+        // With one that is open it is as it was.
+        peer.publish(1, &queue, b"open");
+        peer.declare(1, "");
+        lose(&way, loss);
+        assert_eq!(peer.expect_connection_close().code, 320);
+        assert_eq!(seen(&queue), Some((0, 0)));
+    }
 }
 
 #[test]

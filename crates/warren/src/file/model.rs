@@ -78,6 +78,8 @@ pub(crate) struct Proxy {
     pub(crate) inquiries: NonZeroUsize,
     /// How long a refused one of these counts on.
     pub(crate) refusal_pause: Span,
+    /// Connections to a farm that may be being made at one time for clients that are let in.
+    pub(crate) dials: NonZeroUsize,
     /// Upstream connections of one pool (farm, virtual host and credentials).
     pub(crate) pool_connections: NonZeroUsize,
     /// Channels that may wait for one pool.
@@ -126,6 +128,7 @@ impl Default for Proxy {
             unauthenticated_bytes: size(limits.unauthenticated_octets),
             inquiries: number(limits.inquiries),
             refusal_pause: Span(limits.refusal_pause),
+            dials: number(limits.dials),
             pool_connections: number(limits.pool_connections),
             pool_waiters: limits.pool_waiters,
             upstream_channels: NonZeroU16::new(limits.upstream_channels).unwrap_or(NonZeroU16::MAX),

@@ -43,7 +43,7 @@ pub(super) enum Writing {
     Open,
     /// It is full. The connection's task waits for room and writes on.
     Blocked,
-    /// It broke. What there is to write is thrown away; what the peer sent before may still be read.
+    /// It broke. What there is to write to a client is thrown away; what the peer sent before may still be read.
     Broken,
 }
 
