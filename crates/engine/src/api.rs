@@ -1,7 +1,8 @@
 //! What goes into the engine and what comes out, besides bytes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use crate::authorize::AuthRequest;
 use crate::config::{BackendId, ListenerId};
 use crate::event::Event;
 use crate::ids::{SessionId, UpstreamId};
@@ -94,6 +95,20 @@ pub enum Command {
         worker: usize,
         /// What the other engine needs to know.
         hand_off: Box<HandOff>,
+    },
+    /// Ask the auth service; answer with `authorized`.
+    Authorize {
+        /// Whom it is about.
+        session: SessionId,
+        /// What to ask.
+        request: Box<AuthRequest>,
+    },
+    /// Find out what a client's address is called; answer with `named`, soon and in any case.
+    Name {
+        /// Whose.
+        session: SessionId,
+        /// The address.
+        address: IpAddr,
     },
     /// Something worth a log line or a count.
     Event(Event),

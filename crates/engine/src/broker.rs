@@ -18,8 +18,8 @@ use crate::flow::To;
 use crate::ids::{SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::publish::whole_body;
 use crate::session::Session;
-use crate::tenant::Tenant;
-use crate::upstream::{Incoming, Purpose, Stage};
+use crate::tenant::{NodeId, Tenant};
+use crate::upstream::{Incoming, Purpose, Stage, Upstream};
 
 /// Where the delivery tag stands in the payload of ack and nack.
 const TAG_AT: usize = 4;
@@ -337,9 +337,10 @@ impl Engine {
 
     /// connection.unblocked for those who were told of an alarm that none of their connections has any more.
     pub(crate) fn tell_unblocked(&mut self) {
-        let blocked: BTreeSet<TenantId> =
-            self.upstreams.values().filter(|u| u.blocked.is_some()).filter_map(|u| u.tenant).collect();
-        let freed = |s: &Session| s.told_blocked && s.tenant.is_none_or(|t| !blocked.contains(&t));
+        let place = |u: &Upstream| u.tenant.map(|tenant| NodeId { tenant, backend: u.backend });
+        let blocked: BTreeSet<NodeId> =
+            self.upstreams.values().filter(|u| u.blocked.is_some()).filter_map(place).collect();
+        let freed = |s: &Session| s.told_blocked && s.place().is_none_or(|node| !blocked.contains(&node));
         let told: Vec<SessionId> = self.sessions.iter().filter(|(_, s)| freed(s)).map(|s| s.0).collect();
         for session in told {
             self.sessions[session].told_blocked = false;

@@ -9,7 +9,7 @@ use warren_wire::method::{Method, MethodError, basic, channel, connection, metho
 use warren_wire::reply;
 
 use crate::api::Link;
-use crate::channel::{Channel, ChannelFault, Content, Standing, Switch};
+use crate::channel::{ChannelFault, Content, Standing, Switch};
 use crate::close;
 use crate::engine::Engine;
 use crate::fault::Fault;
@@ -185,9 +185,9 @@ impl Engine {
             self.close_session(id, 530, &reply::text(530, &detail), (0, 0), close::LIMIT);
             return;
         }
-        let channel = self.channels.insert(Channel::new(id, number));
-        self.sessions[id].channels.insert(number, channel);
-        self.tell_client(id, number, Method::ChannelOpenOk);
+        if self.take_channel(id, number) {
+            self.tell_client(id, number, Method::ChannelOpenOk);
+        }
     }
 
     /// A frame on an open channel.

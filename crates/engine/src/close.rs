@@ -81,6 +81,7 @@ impl Engine {
             session.outbox_full = false;
             session.held_full = false;
             session.awaits_memory = false;
+            session.reading_waits = false;
             self.commands.push_back(Command::Read(Link::Session(id)));
         }
     }
@@ -96,6 +97,7 @@ impl Engine {
         session.phase = Phase::Ended;
         session.deadline = None;
         session.ending.get_or_insert((reason, text.to_owned()));
+        self.leave_place(id);
         self.abandon_channels(id);
         self.close_lane(id);
         self.commands.push_back(Command::Close(Link::Session(id)));
@@ -110,6 +112,7 @@ impl Engine {
         session.deadline = None;
         session.ending.get_or_insert((reason, text.to_owned()));
         session.outbox.clear();
+        self.leave_place(id);
         self.abandon_channels(id);
         self.close_lane(id);
         self.commands.push_back(Command::Abort(Link::Session(id)));
@@ -154,6 +157,7 @@ impl Engine {
         let deadline = self.now + END_WITHIN;
         session.deadline = Some(deadline);
         self.arm_session(id, deadline);
+        self.leave_place(id);
     }
 
     fn close_lane_if_unused(&mut self, id: SessionId) {
@@ -188,6 +192,7 @@ impl Engine {
         };
         session.ending.get_or_insert((VANISHED, text));
         session.outbox.clear();
+        self.leave_place(id);
         self.let_go(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         let keeps_on = matches!(session.phase, Phase::Running | Phase::Leaving);
@@ -269,6 +274,7 @@ impl Engine {
             return;
         };
         self.handshakes -= usize::from(session.knocks);
+        self.give_turn_back(&session);
         let (reason, why) = session.ending.unwrap_or((VANISHED, String::new()));
         self.metrics.client_closes[reason] += 1;
         let event = Event::SessionEnded {

@@ -1,17 +1,20 @@
 //! The engine of one worker: what goes in, what comes out. The decisions are in the modules beside it, each an
 //! `impl Engine` of its own: frames from clients, frames from brokers, binding, logins, timers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::slots::Slots;
 
+use crate::allowances::{Allowances, Way};
 use crate::api::{Command, Gone, Link, Peer};
+use crate::balance::Balance;
 use crate::budget::Budget;
 use crate::buf::{Input, Pool};
 use crate::channel::Channel;
-use crate::config::{Config, FarmId};
+use crate::config::{BackendId, Config, FarmId, Mode};
 use crate::flow::Piece;
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::metrics::Metrics;
@@ -71,6 +74,7 @@ pub enum Sabotage {
 /// Everything that one worker decides. Bytes, commands and time go through it, nothing else.
 pub struct Engine {
     pub(crate) config: Arc<Config>,
+    pub(crate) balance: Arc<Balance>,
     pub(crate) options: Options,
     pub(crate) now: Time,
     pub(crate) pool: Pool,
@@ -101,9 +105,17 @@ pub struct Engine {
     pub(crate) expired: Vec<TimerKey>,
     /// Farms that may be asked something more.
     pub(crate) freed: Vec<FarmId>,
+    /// Members of farms that sessions should leave.
+    pub(crate) deserted: Vec<(FarmId, BackendId)>,
     pub(crate) metrics: Metrics,
     /// Set once by `shutdown`, with the text that clients are told.
     pub(crate) stopping: Option<String>,
+    /// What routes and rules allow, counted with all other workers.
+    pub(crate) allowances: Arc<Allowances>,
+    /// Who waits for a turn to read or write, by time.
+    pub(crate) turns: BinaryHeap<Reverse<(Time, u64, SessionId, Way)>>,
+    /// How many turns were ever waited for: orders those of the same time.
+    pub(crate) turns_asked: u64,
     /// What `outbox` lends out for links that are gone.
     pub(crate) nothing: Outbox,
 }
@@ -111,14 +123,24 @@ pub struct Engine {
 impl Engine {
     /// An engine with nothing in it. It is not `Send`: create it on its worker's thread.
     pub fn new(config: Arc<Config>, options: Options, now: Time) -> Engine {
+        let balance = Arc::new(Balance::new(&config));
+        Engine::with_balance(config, options, now, balance)
+    }
+
+    /// As [`Engine::new`], with what the workers know together of the members of farms.
+    pub fn with_balance(config: Arc<Config>, options: Options, now: Time, balance: Arc<Balance>) -> Engine {
         let pool = Pool::new();
         let farms = config.farms.iter().map(|_| FarmState::default()).collect();
         Engine {
+            allowances: Allowances::new(&config),
+            turns: BinaryHeap::new(),
+            turns_asked: 0,
             nothing: Outbox::new(&pool),
             budget: Budget::new(&config.limits, options.workers),
             random: Random::new(options.seed),
             wheel: Wheel::new(now),
             config,
+            balance,
             options,
             now,
             pool,
@@ -139,9 +161,15 @@ impl Engine {
             replays: VecDeque::new(),
             expired: Vec::new(),
             freed: Vec::new(),
+            deserted: Vec::new(),
             metrics: Metrics::default(),
             stopping: None,
         }
+    }
+
+    /// Counts together with other workers. To be called before there are sessions.
+    pub fn share(&mut self, allowances: &Arc<Allowances>) {
+        self.allowances = Arc::clone(allowances);
     }
 
     /// The buffers of this worker: give it to [`Input::new`].
@@ -209,7 +237,10 @@ impl Engine {
         self.commit_input(link, input);
         input.consume(consumed);
         match link {
-            Link::Session(_) => self.metrics.client_received_octets += consumed as u64,
+            Link::Session(id) => {
+                self.metrics.client_received_octets += consumed as u64;
+                self.pace_input(id, before, input.len());
+            }
             Link::Upstream(_) => self.metrics.upstream_received_octets += consumed as u64,
         }
         self.settle_step();
@@ -276,21 +307,36 @@ impl Engine {
         Some(command)
     }
 
-    /// The client on whose behalf alone an upstream connection is made. Lanes are not: they belong to shared mode.
+    /// The client on whose behalf alone an upstream connection is made. Lanes are not: they belong to shared mode. Where a
+    /// farm serves dedicated sessions only, who makes Warren ask what its brokers are is meant: some brokers do not
+    /// like connections on behalf of nobody.
     fn behind(&self, upstream: UpstreamId) -> Option<Box<Peer>> {
-        let upstream = self.upstreams.get(upstream).filter(|up| up.purpose == Purpose::Dedicated)?;
-        let session = self.sessions.get(upstream.session?)?;
-        Some(Box::new(session.peer.clone()))
+        let upstream = self.upstreams.get(upstream)?;
+        let session = match upstream.purpose {
+            Purpose::Dedicated => upstream.session?,
+            _ if upstream.login.is_none() && self.is_dedicated_farm(upstream.farm) => {
+                *self.farms[upstream.farm].curious.first()?
+            }
+            _ => return None,
+        };
+        Some(Box::new(self.sessions.get(session)?.peer.clone()))
+    }
+
+    fn is_dedicated_farm(&self, farm: FarmId) -> bool {
+        let mut routes = self.config.routes.iter().filter(|route| route.farm == farm);
+        routes.all(|route| route.mode == Mode::Dedicated)
     }
 
     /// When [`Engine::tick`] wants to be called at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.wheel.next()
+        let (deadline, turn) = (self.wheel.next(), self.next_turn());
+        deadline.into_iter().chain(turn).min()
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Time) {
         self.now = now;
+        self.run_turns();
         self.run_timers();
         self.settle_step();
     }
@@ -319,7 +365,12 @@ impl Engine {
         metrics.client_channels = self.channels.len() as u64;
         metrics.upstream_channels = self.up_channels.len() as u64;
         self.measure_memory(&mut metrics);
-        metrics.waiting_channels = self.tenants.values().map(|t| t.waiting.len() as u64).sum();
+        let nodes = self.tenants.values().flat_map(|t| t.nodes.values());
+        metrics.waiting_channels = nodes.map(|n| n.waiting.len() as u64).sum();
+        metrics.backend_connections = vec![0; self.config.backends.len()];
+        for upstream in self.upstreams.values().filter(|u| u.stage != Stage::Connecting) {
+            metrics.backend_connections[upstream.backend] += 1;
+        }
         metrics
     }
 
@@ -332,6 +383,8 @@ impl Engine {
                 self.slow_reader(session);
             } else if let Some(farm) = self.freed.pop() {
                 self.inquire_next(farm);
+            } else if let Some((farm, backend)) = self.deserted.pop() {
+                self.desert(farm, backend);
             } else {
                 break;
             }

@@ -3,6 +3,7 @@
 
 use warren_wire::method::Method;
 
+use crate::allowances::Way;
 use crate::api::{Command, Link};
 use crate::buf::Input;
 use crate::engine::Engine;
@@ -195,11 +196,12 @@ impl Engine {
             return;
         }
         // A dedicated client is read whether it reads or not, as a broker would.
-        if waiting > self.budget.room.session_outbox && session.dedicated.is_none() {
-            session.outbox_full = true;
-            if !self.slow.contains(&id) {
-                self.slow.push(id);
-            }
+        let shared = session.dedicated.is_none();
+        let full = shared && waiting > self.budget.room.session_outbox;
+        session.outbox_full |= full;
+        // Whoever is written to at a limited rate need not buffer as much first.
+        if (full || shared && session.writing_waits) && !self.slow.contains(&id) {
+            self.slow.push(id);
         }
         if let Some(Link::Upstream(up)) = source {
             self.hold_back(up, id);
@@ -310,6 +312,12 @@ impl Engine {
             return;
         };
         session.last_sent = self.now;
+        if session.is_paced() {
+            self.pace(id, Way::Out, octets);
+        }
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
         let waiting = session.outbox.len();
         if session.outbox_full && waiting <= self.budget.room.session_outbox / 2 {
             session.outbox_full = false;

@@ -11,7 +11,7 @@ use warren_wire::table::{Table, Value};
 
 use crate::api::{Command, Link, Peer};
 use crate::close;
-use crate::config::{CloseMode, OnLoss};
+use crate::config::{CloseMode, OnLoss, RouteId};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::external;
@@ -39,12 +39,14 @@ impl Engine {
             rekeying: None,
             rekeys: 0,
             tenant: None,
+            turn: None,
             vhost: "".into(),
             capabilities: Capabilities::default(),
             tune: Tune { channel_max: 0, frame_max: 0, heartbeat: 0 },
             max_payload: u32::try_from(self.config.limits.unauthenticated_octets).unwrap_or(u32::MAX),
             channels: SessionChannels::default(),
             dedicated: None,
+            naming: false,
             lane: None,
             exclusive: std::collections::BTreeMap::new(),
             outbox: Outbox::new(&self.pool),
@@ -62,6 +64,14 @@ impl Engine {
             recent: (0, ChannelId::default()),
             armed: None,
             route: None,
+            pass: None,
+            paced: false,
+            reading_waits: false,
+            writing_waits: false,
+            counts_own: false,
+            usual_message: self.config.limits.message_size,
+            recredited: false,
+            connection_name: "".into(),
             close: CloseMode::Confirmed,
             on_loss: OnLoss::Nack,
             suspect_until: self.now,
@@ -84,13 +94,15 @@ impl Engine {
         session.tune = hand_off.tune;
         session.max_payload = hand_off.tune.max_payload();
         session.vhost = hand_off.vhost.as_str().into();
-        let user = hand_off.credentials.user.clone();
+        session.turn = hand_off.turn;
+        session.recredited = hand_off.recredited;
         if !session.outbox.is_empty() {
             self.send_client(id, |_| {});
         }
-        let Some((farm, vhost)) = self.take_route(id, &hand_off.vhost, &user) else {
-            return id;
-        };
+        let (farm, vhost) = self.follow_route(id, hand_off.route, &hand_off.vhost);
+        if let Some(pass) = hand_off.pass {
+            self.give_pass(id, pass);
+        }
         self.farms[farm].tune = hand_off.farm_tune.unwrap_or(self.farms[farm].tune);
         let login = self.find_login(farm, &hand_off.credentials);
         let known = &mut self.logins[login];
@@ -122,6 +134,7 @@ impl Engine {
             self.end_session(id, close::PROTOCOL, text);
             return;
         }
+        self.ask_name(id);
         let farm = self.listener_farm(id);
         if self.farms[farm].properties.is_some() {
             self.send_start(id);
@@ -139,7 +152,7 @@ impl Engine {
     }
 
     /// See [`crate::Config::only_farm`].
-    fn only_farm(&self, id: SessionId) -> Option<usize> {
+    pub(crate) fn only_farm(&self, id: SessionId) -> Option<usize> {
         let peer = &self.sessions[id].peer;
         self.config.only_farm(peer.listener, peer.sni())
     }
@@ -240,11 +253,12 @@ impl Engine {
 
     /// Credentials are known. Whether they are good is asked of the farm, now or when it is known which one.
     fn let_in(&mut self, id: SessionId, ok: &connection::StartOk<'_>, credentials: Credentials) {
-        let session = &self.sessions[id];
-        let remote = !session.peer.address.ip().to_canonical().is_loopback();
-        if remote && credentials.user == "guest" && !self.config.limits.allow_remote_guest {
-            // Beside a broker, Warren makes remote clients look local: what the broker restricts stays restricted.
-            self.refuse_login(id, &login_refused(&credentials.mechanism, self.now));
+        if self.config.auth_timeout.is_some() {
+            // The service may give it other credentials: the broker is asked about those.
+            self.sessions[id].connection_name = connection_name(ok.client_properties);
+            self.note_introduction(id, ok, &credentials.user);
+            self.sessions[id].credentials = Some(Box::new(credentials));
+            self.send_tune(id);
             return;
         }
         if credentials.user.is_empty() {
@@ -255,6 +269,9 @@ impl Engine {
         self.note_introduction(id, ok, &credentials.user);
         let alone = self.only_dedicated(id, &credentials.user);
         self.sessions[id].credentials = Some(Box::new(credentials));
+        if !self.may_come_from_there(id) {
+            return;
+        }
         match (alone, self.only_farm(id)) {
             (Some(farm), _) => self.introduce(id, farm),
             (None, Some(farm)) => self.verify(id, farm),
@@ -262,11 +279,26 @@ impl Engine {
         }
     }
 
+    /// Whether the user may come from where it is; if not, it is refused.
+    pub(crate) fn may_come_from_there(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get(id) else { return false };
+        let Some(credentials) = session.credentials.as_deref() else { return false };
+        let remote = !session.peer.address.ip().to_canonical().is_loopback();
+        if !remote || credentials.user != "guest" || self.config.limits.allow_remote_guest {
+            return true;
+        }
+        // Beside a broker, Warren makes remote clients look local: what the broker restricts stays restricted.
+        let refusal = login_refused(&credentials.mechanism, self.now);
+        self.refuse_login(id, &refusal);
+        false
+    }
+
     /// Checks credentials with the farm: from memory, together with others, or by a connection of their own.
     fn verify(&mut self, id: SessionId, farm: usize) {
         let Some(credentials) = self.sessions[id].credentials.clone() else {
             return;
         };
+        self.take_turn(id, farm);
         let login = self.find_login(farm, &credentials);
         self.sessions[id].login = Some(login);
         self.logins[login].sessions += 1;
@@ -321,11 +353,26 @@ impl Engine {
         let Some(credentials) = session.credentials.clone() else {
             return;
         };
-        let Some((farm, name)) = self.take_route(id, &vhost, &credentials.user) else {
+        let Some(route) = self.take_route(id, &vhost, &credentials.user) else {
             return;
         };
+        self.find_place(id, route, &vhost, &credentials.user);
+        if !self.ask_auth_service(id) {
+            self.open_route(id);
+        }
+    }
+
+    /// All is known of a session that its route's farm must know: it goes where its pools are, and enters.
+    pub(crate) fn open_route(&mut self, id: SessionId) {
+        let session = &self.sessions[id];
+        let (Some(route), Some(credentials)) = (session.route, session.credentials.clone()) else { return };
+        let vhost = session.vhost.to_string();
+        let (farm, name) = self.follow_route(id, route, &vhost);
         if self.is_dedicated(id) {
-            self.enter_own(id, farm, &name);
+            // Before a connection is made for it, unless the broker has seen its credentials on one already.
+            if self.take_place(id) {
+                self.enter_own(id, farm, &name);
+            }
             return;
         }
         self.sessions[id].dedicated = None;
@@ -342,17 +389,24 @@ impl Engine {
         self.enter(id, &name);
     }
 
-    /// Finds the route of a session: its farm, and what the virtual host is called there. `None`: there is none, and
-    /// the client was told.
-    fn take_route(&mut self, id: SessionId, vhost: &str, user: &str) -> Option<(usize, String)> {
-        let session = &mut self.sessions[id];
+    /// Finds the route of a session. `None`: there is none, and the client was told.
+    fn take_route(&mut self, id: SessionId, vhost: &str, user: &str) -> Option<RouteId> {
+        let session = &self.sessions[id];
         let found = self.config.route(session.peer.listener, session.peer.sni(), vhost, user);
-        let Some((number, route)) = found else {
+        let Some((number, _)) = found else {
             self.refuse_route(id, vhost);
             return None;
         };
+        self.follow_route(id, number, vhost);
+        Some(number)
+    }
+
+    /// What a route says of a session: its farm, and what the virtual host is called there.
+    fn follow_route(&mut self, id: SessionId, number: RouteId, vhost: &str) -> (usize, String) {
+        let route = &self.config.routes[number];
+        let session = &mut self.sessions[id];
         (session.route, session.close, session.on_loss) = (Some(number), route.close, route.on_loss);
-        Some((route.farm, upstream_vhost(route, vhost)))
+        (route.farm, upstream_vhost(route, vhost))
     }
 
     /// The worker that owns the pools of these credentials on this virtual host.
@@ -378,11 +432,15 @@ impl Engine {
             unsent: session.outbox.take_bytes(),
             peer: session.peer,
             credentials,
+            turn: session.turn,
             verified_at,
             capabilities: session.capabilities,
             tune: session.tune,
             farm_tune,
             vhost: session.vhost.into(),
+            route: session.route.unwrap_or_default(),
+            pass: session.pass,
+            recredited: session.recredited,
         });
         self.commands.retain(
             |c| !matches!(c, Command::Flush(Link::Session(s)) | Command::Read(Link::Session(s)) if *s == id),
@@ -395,6 +453,7 @@ impl Engine {
         let Some(login) = self.sessions[id].login else {
             return;
         };
+        self.take_turn(id, self.logins[login].farm);
         let tenant = self.find_tenant(login, vhost);
         let ttl = self.config.limits.auth_ttl;
         if self.tenants[tenant].proven_at.is_some_and(|at| self.now.since(at) < ttl) {
@@ -410,12 +469,16 @@ impl Engine {
 
     /// connection.open-ok: the session runs.
     pub(crate) fn enter_ok(&mut self, id: SessionId, tenant: crate::ids::TenantId) {
+        if !self.take_place(id) {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
         session.tenant = Some(tenant);
         self.tenants[tenant].sessions += 1;
         self.tenants[tenant].last_used = self.now;
+        self.settle_down(id, tenant);
         self.session_runs(id);
     }
 
@@ -503,21 +566,31 @@ fn capabilities(properties: Table<'_>) -> Capabilities {
     }
 }
 
-/// The user behind a start-ok; `None` for mechanisms that are not offered.
+/// The name that a client gave its connection.
+fn connection_name(properties: Table<'_>) -> Box<str> {
+    match properties.get(b"connection_name") {
+        Some(Value::Str(name)) => String::from_utf8_lossy(name).into(),
+        _ => "".into(),
+    }
+}
+
+/// What a start-ok says; `None` for mechanisms that are not offered.
 fn credentials(ok: &connection::StartOk<'_>) -> Option<Credentials> {
-    let user = match ok.mechanism {
-        b"PLAIN" => plain_user(ok.response).unwrap_or_default(),
-        b"AMQPLAIN" => match Table::from_encoded(ok.response).ok().and_then(|t| t.get(b"LOGIN")) {
+    let user = user(ok.mechanism, ok.response)?;
+    Some(Credentials { mechanism: ok.mechanism.to_vec(), response: ok.response.to_vec().into(), user })
+}
+
+/// The user behind a response, empty where it cannot be read; `None` for mechanisms that are not offered.
+pub(crate) fn user(mechanism: &[u8], response: &[u8]) -> Option<String> {
+    let user = match mechanism {
+        b"PLAIN" => plain_user(response).unwrap_or_default(),
+        b"AMQPLAIN" => match Table::from_encoded(response).ok().and_then(|t| t.get(b"LOGIN")) {
             Some(Value::Str(user)) => user.to_vec(),
             _ => Vec::new(),
         },
         _ => return None,
     };
-    Some(Credentials {
-        mechanism: ok.mechanism.to_vec(),
-        response: ok.response.to_vec().into(),
-        user: String::from_utf8_lossy(&user).into_owned(),
-    })
+    Some(String::from_utf8_lossy(&user).into_owned())
 }
 
 /// The user in a response of PLAIN: NUL, user, NUL, password, and nothing else (no broker supports another

@@ -53,6 +53,10 @@ impl Engine {
             }
             let announced: u64 = session.channels.ids().iter().map(|c| self.channels[*c].announced).sum();
             assert_eq!(session.announced, announced, "octets that are announced by nobody");
+            let counted = session.channels.ids().iter().filter(|c| self.channels[**c].counts).count();
+            let pass = session.pass.as_ref();
+            let exact = |channels| session.dedicated.is_some() || channels == counted as u64;
+            assert!(pass.is_none_or(|p| exact(p.channels())), "channels that count for nothing");
             if let Some(lane) = session.lane {
                 assert_eq!(self.upstreams[lane].session, Some(id), "a lane of another session");
             }
@@ -125,8 +129,7 @@ impl Engine {
             }
             if matches!(channel.switch, Switch::Binding { .. }) {
                 assert!(channel.current.is_none(), "a bound channel waits for a binding");
-                let tenant = self.channel_tenant(id);
-                let waits = tenant.is_some_and(|t| self.tenants[t].waiting.contains(&id));
+                let waits = self.channel_node(id).is_some_and(|n| self.node(n).waiting.contains(&id));
                 assert!(waits, "a channel waits where nobody serves it");
             }
         }
@@ -186,6 +189,7 @@ impl Engine {
 
     fn check_tenants(&self) {
         assert!(self.freed.is_empty(), "a farm may be asked more and nobody does");
+        assert!(self.deserted.is_empty(), "sessions stay where they cannot");
         for (farm, state) in self.farms.iter().enumerate() {
             let inquiring = self.upstreams.values().filter(|u| u.inquires && u.farm == farm).count();
             assert_eq!(state.inquiring, inquiring + state.refusals, "inquiries that nobody makes");
@@ -197,8 +201,11 @@ impl Engine {
         }
         for tenant in self.tenants.values() {
             assert!(self.logins.contains_key(tenant.login), "a tenant without login");
-            for up in &tenant.upstreams {
-                assert!(self.upstreams.contains_key(*up), "a pool counts a connection that is gone");
+            for (backend, node) in &tenant.nodes {
+                for up in &node.upstreams {
+                    let there = self.upstreams.get(*up).is_some_and(|u| u.backend == *backend);
+                    assert!(there, "a pool counts a connection that is gone, or elsewhere");
+                }
             }
         }
     }

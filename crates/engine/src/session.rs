@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
+use crate::allowances::Pass;
 use crate::api::Peer;
-use crate::config::{CloseMode, OnLoss};
+use crate::config::{BackendId, CloseMode, FarmId, OnLoss};
 use crate::dedicated::Dedicated;
 use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
 use crate::numbers::SessionChannels;
 use crate::outbox::Outbox;
+use crate::tenant::NodeId;
 use crate::time::Time;
 
 /// What a session is doing. Handshake, then [`Phase::Running`], then one of the endings.
 ///
 /// ```text
-/// Header -> Greeting -> StartOk -> Verifying -> TuneOk -> Open -> Entering -> Running
+/// Header -> Greeting -> StartOk -> Verifying -> TuneOk -> Open -> Authorizing -> Entering -> Running
 ///   any of them -> CloseSent -> Ended          (Warren closed it)
 ///   Running -> Leaving -> Ended                (the client closed it: channels and lanes first)
 ///   Running -> Gone                            (the socket broke: complete publishes go on)
@@ -34,6 +36,8 @@ pub(crate) enum Phase {
     TuneOk,
     /// connection.open is awaited.
     Open,
+    /// The auth service is asked.
+    Authorizing,
     /// The broker checks the virtual host.
     Entering,
     /// The client works.
@@ -51,7 +55,7 @@ pub(crate) enum Phase {
 impl Phase {
     /// Whether the client's frames must wait for the broker.
     pub(crate) fn waits(self) -> bool {
-        matches!(self, Phase::Greeting | Phase::Verifying | Phase::Entering)
+        matches!(self, Phase::Greeting | Phase::Verifying | Phase::Authorizing | Phase::Entering)
     }
 
     /// Whether the handshake is still going on.
@@ -118,6 +122,8 @@ pub struct HandOff {
     pub unsent: Vec<u8>,
     pub(crate) peer: Peer,
     pub(crate) credentials: Credentials,
+    /// The member of a farm whose turn it was when it came.
+    pub(crate) turn: Option<(FarmId, BackendId)>,
     /// When the broker accepted the credentials.
     pub(crate) verified_at: Option<Time>,
     pub(crate) capabilities: Capabilities,
@@ -125,6 +131,11 @@ pub struct HandOff {
     /// What the farm offers, which the other worker may not have learned yet.
     pub(crate) farm_tune: Option<Tune>,
     pub(crate) vhost: String,
+    pub(crate) route: crate::config::RouteId,
+    /// The limits that concern it.
+    pub(crate) pass: Option<Box<Pass>>,
+    /// The auth service gave it other credentials than its client's.
+    pub(crate) recredited: bool,
 }
 
 /// What is known of an exclusive queue.
@@ -152,6 +163,8 @@ pub(crate) struct Session {
     /// Answers that are owed for that: a client may say several before it hears of the first.
     pub(crate) rekeys: u32,
     pub(crate) tenant: Option<TenantId>,
+    /// The member of a farm whose turn it was when it came; once it is let in, the node that it belongs to.
+    pub(crate) turn: Option<(FarmId, BackendId)>,
     pub(crate) vhost: Box<str>,
     pub(crate) capabilities: Capabilities,
     pub(crate) tune: Tune,
@@ -160,6 +173,8 @@ pub(crate) struct Session {
     pub(crate) channels: SessionChannels,
     /// What it needs to be dedicated; before its virtual host is known: to become it.
     pub(crate) dedicated: Option<Box<Dedicated>>,
+    /// The name of its address is being looked up.
+    pub(crate) naming: bool,
     /// The own lane: an upstream connection that this session has for itself. A dedicated session has nothing else.
     pub(crate) lane: Option<UpstreamId>,
     /// Exclusive queues, which live on the lane.
@@ -190,8 +205,24 @@ pub(crate) struct Session {
     pub(crate) armed: Option<Time>,
     pub(crate) close: CloseMode,
     pub(crate) on_loss: OnLoss,
+    /// The limits that concern it, and what it has of them. `None`: not known yet, or it has ended.
+    pub(crate) pass: Option<Box<Pass>>,
+    /// Its data is limited or watched.
+    pub(crate) paced: bool,
+    /// It waits for its turn to be read.
+    pub(crate) reading_waits: bool,
+    /// What waits for it waits for its turn to be written.
+    pub(crate) writing_waits: bool,
+    /// Its channels and messages are limited or watched: where frames pass as they are, they are looked at.
+    pub(crate) counts_own: bool,
+    /// Messages up to this size need no look at limits.
+    pub(crate) usual_message: u64,
     /// Known once its virtual host is.
     pub(crate) route: Option<crate::config::RouteId>,
+    /// The auth service gave it other credentials than its client's.
+    pub(crate) recredited: bool,
+    /// The name that the client gave its connection, until the auth service was asked.
+    pub(crate) connection_name: Box<str>,
     /// It may have made a broker close a connection that others used: it gets its own.
     pub(crate) suspect_until: Time,
     /// Why it ends: index into the reasons of the metrics, and a text.
@@ -202,6 +233,16 @@ impl Session {
     /// Whether it waits for what the broker says of these credentials.
     pub(crate) fn asks_about(&self, login: LoginId) -> bool {
         self.phase == Phase::Verifying || self.phase == Phase::Running && self.rekeying == Some(login)
+    }
+
+    /// The node that it belongs to, once it is let in.
+    pub(crate) fn node(&self) -> Option<BackendId> {
+        self.turn.filter(|_| self.tenant.is_some()).map(|(_, backend)| backend)
+    }
+
+    /// The same with its tenant.
+    pub(crate) fn place(&self) -> Option<NodeId> {
+        self.tenant.zip(self.node()).map(|(tenant, backend)| NodeId { tenant, backend })
     }
 
     /// Whether frames pass as they are between it and an upstream connection of its own.
@@ -227,6 +268,7 @@ impl Session {
             && !self.outbox_full
             && !self.held_full
             && !self.awaits_memory
+            && !self.reading_waits
     }
 
     /// The channel with this number.

@@ -250,8 +250,13 @@ impl Engine {
 
     /// Whether a consumer can be cancelled and begun again: its queue is known to outlive its last consumer.
     fn is_movable(&self, id: ChannelId, consumer: &Consumer) -> bool {
-        let lasts = |t: TenantId| self.tenants[t].lasting.contains(&consumer.queue);
-        !consumer.fixed && self.channel_tenant(id).is_some_and(lasts)
+        !consumer.fixed && self.lasts(id, &consumer.queue)
+    }
+
+    /// Whether a queue is known to outlive its last consumer.
+    pub(crate) fn lasts(&self, id: ChannelId, queue: &[u8]) -> bool {
+        let lasts = |t: TenantId| self.tenants[t].lasting.contains(queue);
+        self.channel_tenant(id).is_some_and(lasts)
     }
 
     /// cancel-ok for a consumer that is being moved: it begins again on the current binding.

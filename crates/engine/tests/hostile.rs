@@ -90,6 +90,8 @@ impl Stage {
                 Command::Close(link) | Command::Abort(link) => self.end(link),
                 Command::Read(_) | Command::Event(_) => {}
                 Command::HandOff { .. } => panic!("there is only one worker"),
+                Command::Authorize { .. } => panic!("there is no auth service"),
+                Command::Name { .. } => panic!("no names are looked up"),
             }
         }
         self.engine.check_invariants();

@@ -267,7 +267,8 @@ fn speaks_amqp(address: SocketAddr, proxy_protocol: bool) -> bool {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         if proxy_protocol {
-            stream.write_all(b"PROXY UNKNOWN\r\n")?;
+            // It takes no others: see docs/broker-facts.md.
+            stream.write_all(b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n")?;
         }
         stream.write_all(&warren_wire::frame::PROTOCOL_HEADER)?;
         let mut answer = [0; 11];

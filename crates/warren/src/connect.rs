@@ -1,15 +1,15 @@
-//! Making a connection to a broker: the name is resolved anew each time, its addresses are tried in order, and the PROXY
+//! Making a connection to a broker: its name is resolved ([`names`]), its addresses are tried in order, and the PROXY
 //! protocol and TLS are spoken where they are configured.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use warren_engine::Peer;
 
+use crate::names;
 use crate::proxy_protocol;
 use crate::setup::{ProxyVersion, Reach};
 use crate::socket::Socket;
@@ -76,10 +76,12 @@ impl Connector {
 /// Connects to `host`, within `limit` altogether.
 async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
     let deadline = Instant::now() + limit;
-    let addresses: Vec<SocketAddr> = match timeout_at(deadline, lookup_host((host, port))).await {
-        Ok(Ok(found)) => found.collect(),
-        Ok(Err(error)) => return Err(format!("the name {host} cannot be resolved: {error}")),
-        Err(_) => return Err(format!("the name {host} was not resolved within {limit:?}")),
+    let addresses = match timeout_at(deadline, names::addresses(host, port)).await {
+        Ok(found) => found?,
+        Err(_) => {
+            let servers = names::servers();
+            return Err(format!("the name {host} was not resolved within {limit:?} (asked {servers})"));
+        }
     };
     let mut failures = Vec::new();
     for (i, address) in addresses.iter().enumerate() {

@@ -7,10 +7,12 @@
 //!    write them.
 //! 2. [`limits`], [`logging`]: what the process needs before it serves; [`seats`]: how many connections it may have.
 //! 3. [`listen`]: the listening sockets. They are open before anything else runs.
-//! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`]) and its connections to brokers ([`connect`]).
+//! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`]) and its connections to brokers ([`connect`], [`names`]).
 //!    [`tls`] and [`proxy_protocol`] are what both sides may speak before AMQP; [`edge`] is what workers share of it.
 //! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), files that change, the end.
 
+mod admission;
+mod auth;
 mod connect;
 mod control;
 mod demo;
@@ -19,6 +21,7 @@ mod file;
 mod limits;
 mod listen;
 mod logging;
+mod names;
 mod options;
 mod proxy_protocol;
 mod seats;
@@ -34,12 +37,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use admission::Admission;
 use anyhow::Context;
 use control::Control;
+use control::backends::Backends;
 use edge::Edge;
 use options::{Refusal, Wanted};
 use seats::Seats;
 use setup::{Place, Setup};
+use tokio::runtime::Handle;
+use warren_engine::balance::Balance;
 use worker::clock::Clock;
 
 /// Gives the memory of a crowd back when it has left. The system's allocator would keep most of it: it gives back from
@@ -94,7 +101,7 @@ fn serve(setup: &Setup, words: Option<&str>) -> ExitCode {
 fn run(setup: &Setup, edge: &Edge, words: Option<&str>) -> anyhow::Result<ExitCode> {
     let control = Control::new()?;
     setup.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let proxy = Proxy::start(setup, edge)?;
+    let proxy = Proxy::start(setup, edge, control.runtime())?;
     tracing::info!(
         "listening for clients on {}, for HTTP on {}; {}; {} worker(s)",
         proxy.clients,
@@ -105,7 +112,8 @@ fn run(setup: &Setup, edge: &Edge, words: Option<&str>) -> anyhow::Result<ExitCo
     if let Some(words) = words {
         tracing::info!("{words}");
     }
-    control.run(proxy.http, proxy.workers, edge.watches(), setup.stopping)
+    let Proxy { http, workers, backends, admission, .. } = proxy;
+    control.run(http, workers, backends, admission, edge.watches(), setup.stopping)
 }
 
 /// A proxy that serves clients; its metrics are not served yet.
@@ -114,11 +122,13 @@ struct Proxy {
     clients: String,
     http: Vec<TcpListener>,
     workers: Vec<worker::Handle>,
+    backends: Backends,
+    admission: Arc<Admission>,
 }
 
 impl Proxy {
     /// Opens the ports and starts the workers.
-    fn start(setup: &Setup, edge: &Edge) -> anyhow::Result<Proxy> {
+    fn start(setup: &Setup, edge: &Edge, runtime: &Handle) -> anyhow::Result<Proxy> {
         limits::raise_descriptors();
         let open = |place: &Place| listen::open(&place.host, place.port);
         let mut clients = Vec::new();
@@ -131,10 +141,21 @@ impl Proxy {
         let division = limits::divide(limits::descriptors(), setup.workers);
         let mut config = setup.engine.clone();
         config.limits.handshakes = config.limits.handshakes.min(division.handshakes);
-        let seats = Seats::new(division.connections);
+        let seats = Seats::new(division.connections, setup.accept_rate);
+        let clock = Clock::start();
+        let admission = Admission::new(&config, setup.auth.as_ref(), runtime, clock);
         let config = Arc::new(config);
-        let workers = worker::start_all(setup.workers, &config, edge, &clients, Clock::start(), &seats)?;
+        let connectors = Arc::clone(&edge.connectors);
+        let balance = Arc::new(Balance::new(&config));
+        let backends = Backends { config, balance, connectors, clock };
+        let workers = worker::start_all(setup.workers, &backends, edge, &clients, &seats, &admission)?;
         // `clients` is dropped here: every worker has its own duplicate.
-        Ok(Proxy { clients: listen::names(clients.iter().map(|(_, listener)| listener)), http, workers })
+        Ok(Proxy {
+            clients: listen::names(clients.iter().map(|(_, listener)| listener)),
+            http,
+            workers,
+            backends,
+            admission,
+        })
     }
 }

@@ -3,10 +3,11 @@
 //! one), and it stops at connection.close and its answer, so that both sockets end well. What of a frame has come is passed
 //! on without waiting for the rest.
 
+use warren_wire::content::ContentHeader;
 use warren_wire::frame::{
-    FRAME_END, FRAME_METHOD, FRAME_OVERHEAD, Frame, FrameError, announced_len, next_frame,
+    FRAME_END, FRAME_HEADER, FRAME_METHOD, FRAME_OVERHEAD, Frame, FrameError, announced_len, next_frame,
 };
-use warren_wire::method::{Method, connection, method_id};
+use warren_wire::method::{Method, channel, connection, method_id};
 
 use crate::api::Link;
 use crate::close::{self, CLOSE_OK_WITHIN};
@@ -33,6 +34,12 @@ enum Stop {
     CloseOk,
     /// Before what is no frame.
     Error(FrameError),
+    /// Before channel.open.
+    ChannelOpen(Frame),
+    /// After the answer to channel.close.
+    ChannelEnd,
+    /// Before the header of a message that is larger than usual: its size.
+    Message(Frame, u64),
 }
 
 /// Of `octets`, those that a frame still lacks are its own. Returns how many.
@@ -43,8 +50,8 @@ pub(crate) fn skip(lacks: &mut u64, octets: usize) -> usize {
 }
 
 /// Walks from `at` on. Returns up to where the octets may be passed on. `lacks`: what the frame that was begun before
-/// still lacks, and afterwards the last one.
-fn walk(buf: &[u8], mut at: usize, lacks: &mut u64, max: u32) -> (usize, Stop) {
+/// still lacks, and afterwards the last one. `usual`: channels and larger messages than that count.
+fn walk(buf: &[u8], mut at: usize, lacks: &mut u64, max: u32, usual: Option<u64>) -> (usize, Stop) {
     if *lacks > 0 {
         let last = usize::try_from(*lacks - 1).ok().and_then(|last| buf.get(at + last));
         if let Some(&octet) = last.filter(|octet| **octet != FRAME_END) {
@@ -57,6 +64,11 @@ fn walk(buf: &[u8], mut at: usize, lacks: &mut u64, max: u32) -> (usize, Stop) {
     loop {
         match next_frame(buf, at, max) {
             Ok(Some(frame)) => {
+                if let Some(usual) = usual
+                    && let Some(stop) = limited(buf, &frame, usual)
+                {
+                    return (if stop == Stop::ChannelEnd { frame.end } else { at }, stop);
+                }
                 at = frame.end;
                 if frame.kind != FRAME_METHOD || frame.channel != 0 {
                     continue;
@@ -69,8 +81,12 @@ fn walk(buf: &[u8], mut at: usize, lacks: &mut u64, max: u32) -> (usize, Stop) {
             }
             Ok(None) => {
                 let whole = announced_len(buf, at);
-                let waits = |len: &usize| *len > CLOSE_MOST || buf[at..at + 3] != [FRAME_METHOD, 0, 0];
-                if let Some(len) = whole.filter(waits) {
+                let passes = |len: &usize| match buf[at] {
+                    FRAME_METHOD => *len > CLOSE_MOST || usual.is_none() && buf[at + 1..at + 3] != [0, 0],
+                    FRAME_HEADER => usual.is_none(),
+                    _ => true,
+                };
+                if let Some(len) = whole.filter(passes) {
                     *lacks = (len - (buf.len() - at)) as u64;
                     at = buf.len();
                 }
@@ -78,6 +94,24 @@ fn walk(buf: &[u8], mut at: usize, lacks: &mut u64, max: u32) -> (usize, Stop) {
             }
             Err(error) => return (at, Stop::Error(error)),
         }
+    }
+}
+
+/// What of a frame counts where channels and messages are limited.
+fn limited(buf: &[u8], frame: &Frame, usual: u64) -> Option<Stop> {
+    let payload = frame.payload(buf);
+    match frame.kind {
+        _ if frame.channel == 0 => None,
+        FRAME_HEADER => {
+            let size = ContentHeader::peek(payload)?.body_size;
+            (size > usual).then_some(Stop::Message(*frame, size))
+        }
+        FRAME_METHOD => match method_id(payload)? {
+            channel::OPEN => Some(Stop::ChannelOpen(*frame)),
+            channel::CLOSE_OK => Some(Stop::ChannelEnd),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -91,7 +125,8 @@ impl Engine {
             let (Some(dedicated), Some(up)) = (&mut session.dedicated, session.lane) else {
                 return buf.len();
             };
-            let (end, stop) = walk(buf, at, &mut dedicated.lacks, max);
+            let usual = session.counts_own.then_some(session.usual_message);
+            let (end, stop) = walk(buf, at, &mut dedicated.lacks, max, usual);
             if end > at {
                 self.pass(To::Upstream(up), at, end);
             }
@@ -107,6 +142,20 @@ impl Engine {
                     return buf.len();
                 }
                 Stop::CloseOk => {}
+                Stop::ChannelOpen(frame) | Stop::Message(frame, _) => {
+                    let outcome = match stop {
+                        Stop::Message(_, size) => self.weigh_own_message(id, size),
+                        _ => self.take_own_channel(id),
+                    };
+                    if let Err(fault) = outcome {
+                        self.commit(Link::Session(id), buf);
+                        self.refuse_session(id, &fault);
+                        return buf.len();
+                    }
+                    self.pass(To::Upstream(up), frame.start, frame.end);
+                    at = frame.end;
+                }
+                Stop::ChannelEnd => self.leave_own_channel(id),
                 Stop::Error(error) => {
                     self.commit(Link::Session(id), buf);
                     self.client_is_lost(id, error, &buf[at..]);
@@ -154,7 +203,9 @@ impl Engine {
             let (end, stop) = if parting {
                 (at + skip(&mut upstream.lacks, buf.len() - at), Stop::Short)
             } else {
-                walk(buf, at, &mut upstream.lacks, upstream.tune.max_payload())
+                // Of what a broker sends, only the ends of channels count.
+                let usual = session.counts_own.then_some(u64::MAX);
+                walk(buf, at, &mut upstream.lacks, upstream.tune.max_payload(), usual)
             };
             let complete = upstream.lacks == 0;
             if end > at {
@@ -177,6 +228,12 @@ impl Engine {
                     return Some(buf.len());
                 }
                 Stop::CloseOk => {}
+                Stop::ChannelEnd => self.leave_own_channel(id),
+                // A broker opens no channels, and its messages are not limited.
+                Stop::ChannelOpen(frame) | Stop::Message(frame, _) => {
+                    self.pass(To::Session(id), frame.start, frame.end);
+                    at = frame.end;
+                }
                 Stop::Error(error) => {
                     self.commit(Link::Upstream(up), buf);
                     self.abort_upstream(up, BROKER, &format!("it sent what is not AMQP: {error}"));

@@ -169,11 +169,9 @@ fn with_a_certificate_replaced_under_load_old_sessions_go_on_and_new_ones_get_th
                 peer.open_channel(1);
                 let queue = peer.declare(1, "");
                 peer.confirm_select(1);
-                peer.consume(1, &queue, "", true);
                 for n in 1.. {
-                    peer.publish(1, &queue, &vec![7; 10_000]);
+                    peer.publish(1, &queue, &[7; 1_000]);
                     peer.expect_confirms(1, n, 1);
-                    assert_eq!(peer.delivery(1).body.len(), 10_000);
                     published.fetch_add(1, Relaxed);
                     if stop.load(Relaxed) {
                         break;

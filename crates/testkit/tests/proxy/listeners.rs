@@ -122,10 +122,10 @@ fn the_name_of_the_handshake_chooses_the_farm() {
         let mut peer = Peer::try_tls(warren.listener(0), &papers.client(), name, b"").expect("TLS");
         peer.shake_hands(&Handshake::default()).map(|()| peer)
     };
-    let _a = enter("a.example").expect("a route");
+    let a = enter("a.example").expect("a route");
     eventually("the first farm has it", Duration::from_secs(10), || rabbit.connections(&one).len() == 1);
     assert!(rabbit.connections(&other).is_empty());
-    let _b = enter("b.example").expect("a route");
+    let b = enter("b.example").expect("a route");
     eventually("the second farm has it", Duration::from_secs(10), || rabbit.connections(&other).len() == 1);
     assert_eq!(rabbit.connections(&one).len(), 1);
     for nameless in [NAME, "127.0.0.1"] {
@@ -133,6 +133,8 @@ fn the_name_of_the_handshake_chooses_the_farm() {
         assert_eq!(refused.closed().code, 506, "{refused:?}");
         assert!(refused.closed().text.contains("No known broker mapping for vhost /"), "{refused:?}");
     }
+    a.close();
+    b.close();
     warren.stop();
     for vhost in [&one, &other] {
         rabbit.delete_vhost(vhost);

@@ -5,6 +5,7 @@
 //! what is asserted through Warren has been seen without it a moment before.
 
 mod alarms;
+mod auth_service;
 mod bystander;
 mod capabilities;
 mod certificates;
@@ -14,8 +15,10 @@ mod crowd;
 mod dedicated;
 mod descriptors;
 mod edge;
+mod farms;
 mod floods;
 mod kit;
+mod limits;
 mod listeners;
 mod load;
 mod login;

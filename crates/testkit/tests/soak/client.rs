@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -111,21 +112,24 @@ async fn well(address: SocketAddr, way: Way, random: &mut Random) -> lapin::Resu
     }
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     for _ in 0..=random.below(5) {
-        publish(&channel, &queue, usize::try_from(random.below(20_000)).unwrap_or(0)).await?.await?;
+        publish(&channel, &queue, usize::try_from(random.below(20_000)).unwrap_or(0)).await?;
     }
     if way != Way::Publishes {
         consume(&channel, &queue).await?;
     }
-    while let Some(message) = channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await? {
+    while let Some(message) =
+        channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await?
+    {
         drop(message);
     }
     connection.close(200, "done".into()).await
 }
 
-async fn publish(channel: &Channel, queue: &str, len: usize) -> lapin::Result<lapin::publisher_confirm::PublisherConfirm> {
+/// Publishes, and waits for the confirm.
+async fn publish(channel: &Channel, queue: &str, len: usize) -> lapin::Result<()> {
     let body = vec![b'x'; len];
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-    channel.basic_publish("".into(), queue.into(), options, &body, properties).await
+    channel.basic_publish("".into(), queue.into(), options, &body, properties).await?.await.map(drop)
 }
 
 /// Takes a message or two, if they come soon: others empty the same queues.

@@ -115,7 +115,12 @@ fn storm(listeners: [SocketAddr; 2], brokers: &mut [Mortal; 2], lasting: Duratio
     Arc::into_inner(tally).expect("nobody else counts any more")
 }
 
-async fn come_and_go(listeners: [SocketAddr; 2], mut random: Random, stop: Arc<AtomicBool>, tally: Arc<Tally>) {
+async fn come_and_go(
+    listeners: [SocketAddr; 2],
+    mut random: Random,
+    stop: Arc<AtomicBool>,
+    tally: Arc<Tally>,
+) {
     while !stop.load(Relaxed) {
         let address = listeners[usize::from(random.below(2) == 0)];
         let way = Way::draw(&mut random);
@@ -138,7 +143,11 @@ fn holds(warren: &Warren) -> Holds {
             .sum::<f64>()
     };
     while busy() > 0.0 {
-        assert!(begun.elapsed() < FORGETS_WITHIN, "clients, connections or logins are not forgotten: {}", busy());
+        assert!(
+            begun.elapsed() < FORGETS_WITHIN,
+            "clients, connections or logins are not forgotten: {}",
+            busy()
+        );
         std::thread::sleep(Duration::from_millis(200));
     }
     // jemalloc gives pages back ten seconds after they were freed.
@@ -152,7 +161,8 @@ fn holds(warren: &Warren) -> Holds {
 
 #[test]
 fn nothing_is_left_of_a_storm() {
-    let seconds = std::env::var("WARREN_SOAK_SECONDS").map_or(10, |text| text.parse().expect("a number of seconds"));
+    let seconds =
+        std::env::var("WARREN_SOAK_SECONDS").map_or(10, |text| text.parse().expect("a number of seconds"));
     let lasting = Duration::from_secs(seconds);
     let mut brokers = [Mortal::born(), Mortal::born()];
     let warren = Warren::start_file(&file([brokers[0].address, brokers[1].address]));

@@ -1,6 +1,8 @@
 //! The control thread: the main thread, once the workers run. It serves HTTP ([`http`]), adds up what the workers
-//! have counted ([`metrics`]), and ends the process in good order.
+//! have counted ([`metrics`]), asks backends whether they work ([`backends`]), and ends the process in good order.
 
+mod admitted;
+pub(crate) mod backends;
 mod http;
 mod metrics;
 
@@ -14,16 +16,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
+use crate::admission::Admission;
 use crate::setup::Stopping;
 use crate::signals::{self, Signals};
 use crate::tls::Watch;
-use crate::worker::Handle;
+use crate::worker;
 use crate::worker::mailbox::{Mailbox, Message};
+use backends::Backends;
 use metrics::Counts;
 
 /// How often to look whether clients are left, while they are waited for.
@@ -52,16 +57,25 @@ impl Control {
         Ok(Control { runtime, signals, hang_up })
     }
 
+    /// Where what the control thread does runs.
+    pub(crate) fn runtime(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
     /// Runs until a signal or the loss of a worker ends the process; returns its status.
     pub(crate) fn run(
         self,
         http: Vec<TcpListener>,
-        workers: Vec<Handle>,
+        workers: Vec<worker::Handle>,
+        backends: Backends,
+        admission: Arc<Admission>,
         watches: Vec<Arc<dyn Watch>>,
         stopping: Stopping,
     ) -> anyhow::Result<ExitCode> {
         self.runtime.spawn(watch(watches.into(), self.hang_up));
-        let code = self.runtime.block_on(control(self.signals, http, workers, stopping));
+        let control = control(self.signals, http, workers, backends, admission, stopping);
+        // A local set: connections of health checks are not made for several threads.
+        let code = LocalSet::new().block_on(&self.runtime, control);
         self.runtime.shutdown_background();
         code
     }
@@ -70,11 +84,14 @@ impl Control {
 async fn control(
     mut signals: Signals,
     http: Vec<TcpListener>,
-    workers: Vec<Handle>,
+    workers: Vec<worker::Handle>,
+    backends: Backends,
+    admission: Arc<Admission>,
     stopping: Stopping,
 ) -> anyhow::Result<ExitCode> {
     let mailboxes: Vec<Mailbox> = workers.iter().map(|worker| worker.mailbox.clone()).collect();
-    let counts = Arc::new(Counts::new(mailboxes.clone()));
+    backends.start_checks();
+    let counts = Arc::new(Counts::new(mailboxes.clone(), backends, admission));
     let draining = Arc::new(AtomicBool::new(false));
     http::start(http, &counts, &draining).context("metrics cannot be served")?;
     let mut ends: Vec<_> = workers.into_iter().map(|worker| worker.ended).collect();

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 use warren_broker::Server;
@@ -84,7 +84,7 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let stage = Stage::build()?;
+    let stage = Stage::build(runtime.handle())?;
     let report = runtime.block_on(stage.perform())?;
     if !arguments.keep {
         print(&report.to_string())?;
@@ -96,7 +96,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     print(&format!("{report}{}", stage.addresses()))?;
     report.verdict()?;
     // However it ends after a signal: to be ended so is what it runs for.
-    control.run(stage.proxy.http, stage.proxy.workers, Vec::new(), STOPPING).map(drop)
+    let Proxy { http, workers, backends, admission, .. } = stage.proxy;
+    control.run(http, workers, backends, admission, Vec::new(), STOPPING).map(drop)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -113,7 +114,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn build() -> anyhow::Result<Stage> {
+    fn build(runtime: &Handle) -> anyhow::Result<Stage> {
         let broker = warren_broker::Options::default();
         let broker = Server::start(broker, ANY_PORT).context("cannot start the embedded broker")?;
         let delay = Delay::start(ANY_PORT, broker.address(), ONE_WAY).context("cannot start the delay")?;
@@ -121,7 +122,7 @@ impl Stage {
         let setup = settings.setup();
         // No files are named, so that nothing can be wrong with them.
         let edge = Edge::new(&setup).map_err(|_| anyhow::anyhow!("cannot be set up"))?;
-        let proxy = Proxy::start(&setup, &edge)?;
+        let proxy = Proxy::start(&setup, &edge, runtime)?;
         Ok(Stage { proxy, delay, broker })
     }
 

@@ -51,6 +51,7 @@ impl Resolver<'_> {
         let engine = Config {
             datacenter: model.proxy.datacenter.clone(),
             hostname: crate::limits::hostname(),
+            reverse_dns: model.proxy.reverse_dns,
             listeners: model.listener.iter().map(listener).collect(),
             routes: (1..)
                 .zip(&model.route)
@@ -60,6 +61,7 @@ impl Resolver<'_> {
             backends: model.backend.iter().map(backend).collect(),
             rules: model.limit.iter().map(|l| self.rule(l)).collect(),
             identities: model.identity.iter().filter_map(|i| self.identity(i)).collect(),
+            auth_timeout: model.auth.as_ref().map(|auth| auth.timeout.0),
             limits: self.limits(&model.proxy),
         };
         Setup {
@@ -69,7 +71,6 @@ impl Resolver<'_> {
             http: model.control.http.as_ref().map(|address| address.0.clone()),
             workers: model.proxy.workers(),
             accept_rate: model.proxy.accept_rate.map(u32::from),
-            reverse_dns: model.proxy.reverse_dns,
             stopping: Stopping {
                 before_close: model.proxy.term_client_close_timeout.0,
                 after_close: model.proxy.term_timeout.map(|span| span.0),

@@ -1,9 +1,9 @@
 //! What the engine wants done, done.
 
+use super::tasks::spawn;
 use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 
-use tokio::task::spawn_local;
 use warren_engine::config::BackendId;
 use warren_engine::event::Event;
 use warren_engine::outbox::Outbox;
@@ -32,12 +32,18 @@ impl Worker {
             Command::Abort(link) => self.end(now, link, Wanted::ABORT),
             Command::Connect { upstream, backend, client } => {
                 self.links.begin(upstream);
-                spawn_local(Rc::clone(self).connect(upstream, backend, client));
+                spawn(Rc::clone(self).connect(upstream, backend, client));
             }
             Command::HandOff { session, worker, hand_off } => {
                 if let Some(conn) = self.links.remove(Link::Session(session)) {
                     conn.send_off(worker, hand_off);
                 }
+            }
+            Command::Authorize { session, request } => {
+                spawn(Rc::clone(self).authorize(session, request));
+            }
+            Command::Name { session, address } => {
+                spawn(Rc::clone(self).name(session, address));
             }
             Command::Event(event) => self.log(event),
         }
@@ -67,11 +73,18 @@ impl Worker {
                 drop(engine);
                 return flush_socket(conn);
             }
+            let most = engine.write_at_most(now, conn.link);
+            if most == 0 {
+                // The engine will ask again when it is this client's turn.
+                drop(engine);
+                return flush_socket(conn);
+            }
+            let outbox = engine.outbox(conn.link);
             let written = match conn.writing.get() {
                 // What a broker was not sent goes to another one when the end of this one is found by reading.
                 Writing::Broken if matches!(conn.link, Link::Upstream(_)) => return,
                 Writing::Broken => outbox.len(),
-                _ => match write(&conn.socket, outbox) {
+                _ => match write(&conn.socket, outbox, most) {
                     Ok(n) => n,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         conn.writing.set(Writing::Blocked);
@@ -100,6 +113,12 @@ impl Worker {
             }
             Event::SessionEnded { session, peer, lasted, why } => {
                 tracing::debug!(?session, %peer, ?lasted, ?why, "client gone");
+            }
+            Event::LimitReached { session, peer, vhost, limit, refused: true } => {
+                tracing::warn!(?session, %peer, ?vhost, "refused by {limit:?}");
+            }
+            Event::LimitReached { session, peer, vhost, limit, refused: false } => {
+                tracing::warn!(?session, %peer, ?vhost, "beyond {limit:?}");
             }
             // One for each client.
             Event::UpstreamOpened { upstream, backend: id, purpose: "dedicated" } => {
@@ -133,7 +152,13 @@ fn flush_socket(conn: &Conn) {
     }
 }
 
-fn write(socket: &Socket, outbox: &Outbox) -> std::io::Result<usize> {
+/// Writes the beginning of what waits, `most` octets of it at most.
+fn write(socket: &Socket, outbox: &Outbox, most: usize) -> std::io::Result<usize> {
+    if most < outbox.len() {
+        // One piece is enough: a turn is short.
+        let first = outbox.first();
+        return socket.try_write(&[IoSlice::new(&first[..first.len().min(most)])]);
+    }
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = outbox.io_slices(&mut slices);
     socket.try_write(&slices[..count])

@@ -9,12 +9,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use slotmap::{DefaultKey, SlotMap};
 use tokio::net::TcpStream;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use warren_engine::Peer;
 use warren_engine::config::ListenerId;
 use warren_engine::time::Time;
 
+use super::tasks::spawn;
 use super::{Worker, survive};
 use crate::proxy_protocol::{self, plain};
 use crate::seats::Seat;
@@ -99,7 +100,7 @@ pub(super) fn enter(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr,
     let ticket = Ticket { worker: Rc::clone(worker), key };
     let seat = worker.seats.take();
     // Boxed: who waits here pays for what it does, and no more.
-    let task = spawn_local(Box::pin(prepare(ticket, stream, peer, seat)));
+    let task = spawn(Box::pin(prepare(ticket, stream, peer, seat)));
     if let Some((_, abort)) = worker.waiting.0.borrow_mut().get_mut(key) {
         *abort = Some(task.abort_handle());
     }

@@ -17,6 +17,8 @@ mod connection;
 pub(crate) mod entrance;
 mod links;
 pub(crate) mod mailbox;
+mod names;
+pub(crate) mod tasks;
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
@@ -30,13 +32,15 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet};
 use warren_engine::buf::{Input, Pool};
 use warren_engine::config::{BackendId, ListenerId};
-use warren_engine::ids::UpstreamId;
+use warren_engine::ids::{SessionId, UpstreamId};
 use warren_engine::time::Time;
-use warren_engine::{Config, Engine, Gone, Link, Options, Peer};
+use warren_engine::{AuthRequest, Config, Engine, Gone, Link, Options, Peer};
 
+use crate::admission::Admission;
+use crate::control::backends::Backends;
 use crate::edge::Edge;
 use crate::seats::{Seat, Seats};
 use crate::socket::Socket;
@@ -44,6 +48,8 @@ use clock::{Clock, Timer};
 use entrance::Waiting;
 use links::{Conn, Links};
 use mailbox::{Adoption, Mailbox, Message, Messages};
+use names::Names;
+use tasks::spawn;
 
 /// What the control thread has of a worker.
 pub(crate) struct Handle {
@@ -56,11 +62,11 @@ pub(crate) struct Handle {
 /// What a worker's thread begins with.
 struct Setup {
     options: Options,
-    config: Arc<Config>,
-    clock: Clock,
+    backends: Backends,
     listeners: Vec<(ListenerId, TcpListener)>,
     edge: Edge,
     seats: Arc<Seats>,
+    admission: Arc<Admission>,
     /// Mailboxes of all workers, by number.
     workers: Vec<Mailbox>,
     messages: Messages,
@@ -69,11 +75,11 @@ struct Setup {
 /// Starts `count` workers, each of which accepts from its own duplicates of `listeners`.
 pub(crate) fn start_all(
     count: usize,
-    config: &Arc<Config>,
+    backends: &Backends,
     edge: &Edge,
     listeners: &[(ListenerId, StdListener)],
-    clock: Clock,
     seats: &Arc<Seats>,
+    admission: &Arc<Admission>,
 ) -> anyhow::Result<Vec<Handle>> {
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new()).unzip();
     let mut handles = Vec::with_capacity(count);
@@ -85,11 +91,11 @@ pub(crate) fn start_all(
                 workers: count,
                 ..Options::single(RandomState::new().hash_one(number))
             },
-            config: Arc::clone(config),
-            clock,
+            backends: backends.clone(),
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
             edge: edge.clone(),
             seats: Arc::clone(seats),
+            admission: Arc::clone(admission),
             workers: mailboxes.clone(),
             messages,
         };
@@ -122,11 +128,11 @@ fn duplicate(
 
 async fn run(setup: Setup) {
     let worker = Rc::new(Worker::new(&setup));
-    let accept = |(number, listener)| spawn_local(accept::accept(Rc::clone(&worker), listener, number));
+    let accept = |(number, listener)| spawn(accept::accept(Rc::clone(&worker), listener, number));
     let acceptors = setup.listeners.into_iter().map(accept).collect();
     // Tasks, so that this future, which is looked at on every wake-up, has next to nothing to look at.
-    let time = spawn_local(keep_time(Rc::clone(&worker)));
-    let messages = spawn_local(read_messages(worker, setup.messages, acceptors));
+    let time = spawn(keep_time(Rc::clone(&worker)));
+    let messages = spawn(read_messages(worker, setup.messages, acceptors));
     let end = tokio::select! {
         biased;
         end = messages => end,
@@ -199,6 +205,9 @@ struct Worker {
     links: Links,
     timer: Timer,
     seats: Arc<Seats>,
+    admission: Arc<Admission>,
+    /// Names of clients' addresses.
+    names: Rc<Names>,
     /// What it told the others last: see [`Worker::is_crowded`].
     crowded: Cell<bool>,
     workers: Vec<Mailbox>,
@@ -209,17 +218,21 @@ struct Worker {
 
 impl Worker {
     fn new(setup: &Setup) -> Worker {
-        let engine = Engine::new(Arc::clone(&setup.config), setup.options, setup.clock.now());
+        let Backends { config, balance, clock, .. } = setup.backends.clone();
+        let mut engine = Engine::with_balance(Arc::clone(&config), setup.options, clock.now(), balance);
+        engine.share(setup.admission.allowances());
         Worker {
-            config: Arc::clone(&setup.config),
+            config,
             edge: setup.edge.clone(),
             waiting: Waiting::default(),
-            clock: setup.clock,
+            clock,
             pool: engine.pool().clone(),
             engine: RefCell::new(engine),
             links: Links::default(),
             timer: Timer::new(),
             seats: Arc::clone(&setup.seats),
+            admission: Arc::clone(&setup.admission),
+            names: Rc::default(),
             crowded: Cell::new(false),
             workers: setup.workers.clone(),
             stopping: Cell::new(false),
@@ -305,10 +318,18 @@ impl Worker {
         self.settle(now);
     }
 
+    /// Has the auth service asked about a client.
+    async fn authorize(self: Rc<Self>, session: SessionId, request: Box<AuthRequest>) {
+        let verdict = self.admission.ask(&request).await;
+        let now = self.clock.now();
+        self.engine.borrow_mut().authorized(now, session, verdict);
+        self.settle(now);
+    }
+
     fn serve(self: &Rc<Self>, link: Link, socket: Socket, seat: Seat, input: Input) {
         let conn = Rc::new(Conn::new(link, socket, seat));
         self.links.insert(Rc::clone(&conn));
-        spawn_local(connection::serve(Rc::clone(self), conn, input));
+        spawn(connection::serve(Rc::clone(self), conn, input));
     }
 
     /// A socket is gone.
