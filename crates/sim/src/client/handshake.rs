@@ -151,10 +151,10 @@ impl Client {
         let method = u32::from(close.class_id) << 16 | u32::from(close.method_id);
         if refused && matches!(self.stage, Stage::LoggingIn | Stage::Opening) {
             ctx.cover.hit(if code == 403 { Path::LoginRefused } else { Path::VhostRefused });
-        } else if self.doom == Some((code, method))
-            || self.waited_in_vain(&close, ctx)
-            || self.is_too_much(&close, ctx)
-        {
+        } else if self.waited_in_vain(&close, ctx) || self.is_too_much(&close, ctx) {
+            self.publishes_are_lost(ctx);
+            ctx.cover.hit(Path::ConnectionError);
+        } else if self.doom == Some((code, method)) {
             ctx.cover.hit(Path::ConnectionError);
         } else {
             let due = self.doom.map(|(code, method)| (code, split_id(method)));
@@ -173,7 +173,9 @@ impl Client {
     /// Where caps are low, clients wait for each other, and a client's channels for each other: what waits for too long is
     /// refused.
     fn waited_in_vain(&self, close: &connection::Close<'_>, ctx: &Ctx<'_>) -> bool {
-        let waits = self.doom.is_some() || self.vanishing || self.waits_for().is_some();
+        let mut live = self.channels.iter().filter(|c| c.state != State::Free);
+        let publishes = live.any(|c| ctx.oracle.chans[c.chan].has_outstanding());
+        let waits = self.doom.is_some() || self.vanishing || publishes || self.waits_for().is_some();
         let text = String::from_utf8_lossy(close.reply_text);
         ctx.scenario.tight && close.reply_code == 506 && waits && text.contains("none became free within")
     }

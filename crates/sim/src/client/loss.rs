@@ -287,6 +287,9 @@ impl Channel {
             () if self.did[1] && self.consumers.iter().any(replies) => "its reply address is lost",
             () if loss.cut == Some(Cut::Of(self.chan)) => "a content was cut",
             () if loss.cut == Some(Cut::Got) && self.incoming.is_some() => "a content was cut",
+            () if loss.cut == Some(Cut::Unnamed) && self.consumers.iter().any(Consumer::is_unnamed) => {
+                "a content was cut"
+            }
             () if self.murky => "it lost what it speaks of",
             () => return None,
         })
@@ -372,9 +375,14 @@ impl Channel {
             |held: &&mut Held| held.msg == back.id && held.hold != Hold::Stale && of_tag(consumers, held);
         let Some(held) = held.filter(fits).min_by_key(|held| held.hold != Hold::Fresh) else {
             let tag = back.tag.as_ref();
-            let live = self.consumers.iter_mut().find(|c| Some(&c.tag) == tag && c.life != Life::Ended);
-            if let Some(consumer) = live {
-                consumer.orphans.push(back.id);
+            let targets = &ctx.oracle.messages[back.id].targets;
+            let named = |c: &&mut Consumer| Some(&c.tag) == tag && c.life != Life::Ended;
+            let unnamed = |c: &Consumer| tag.is_some() && c.is_unnamed() && targets.contains(&c.queue);
+            if let Some(consumer) = self.consumers.iter_mut().find(named) {
+                consumer.orphans.push((back.id, back.recover));
+            } else {
+                let unnamed = self.consumers.iter_mut().filter(|c| unnamed(c));
+                unnamed.for_each(|consumer| consumer.orphans.push((back.id, back.recover)));
             }
             return false;
         };

@@ -158,6 +158,9 @@ impl Client {
             at = frame.end;
             self.frame(frame, frame.payload(&rx), ctx)
                 .map_err(|what| format!("client {} ch {}: {what}", self.me.session, frame.channel))?;
+            if self.vanishing {
+                break; // it reads no more
+            }
         }
         rx.drain(..at);
         self.rx = rx;
