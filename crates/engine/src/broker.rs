@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::flow::To;
 use crate::ids::{SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::publish::whole_body;
+use crate::quota::is_channel_limit;
 use crate::session::Session;
 use crate::tenant::Tenant;
 use crate::upstream::{Incoming, Purpose, Stage};
@@ -262,6 +263,9 @@ impl Engine {
         }
         if close.reply_code == 320 && GONE.iter().any(|gone| text.ends_with(gone)) {
             self.tenants_deleted(id, &text);
+        }
+        if close.reply_code != 320 && !is_channel_limit(close) {
+            self.doubt_what_is_safe(id);
         }
         self.learn_channel_limit(id, close);
         let why = format!("the broker closed it: {} {text}", close.reply_code);

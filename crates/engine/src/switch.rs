@@ -16,7 +16,7 @@ use warren_wire::table::Table;
 
 use crate::channel::{Channel, Consumer, ConsumerState, Content, Mode, Standing, Switch};
 use crate::engine::Engine;
-use crate::ids::{ChannelId, TenantId, UpChannelId};
+use crate::ids::{ChannelId, UpChannelId};
 use crate::timers::TimerKey;
 use crate::upstream::{Incoming, Note, Pending, Purpose, UpChannel};
 
@@ -250,8 +250,7 @@ impl Engine {
 
     /// Whether a consumer can be cancelled and begun again: its queue is known to outlive its last consumer.
     fn is_movable(&self, id: ChannelId, consumer: &Consumer) -> bool {
-        let lasts = |t: TenantId| self.tenants[t].lasting.contains(&consumer.queue);
-        !consumer.fixed && self.channel_tenant(id).is_some_and(lasts)
+        !consumer.fixed && self.known(id).is_some_and(|k| k.lasting.contains(&consumer.queue))
     }
 
     /// cancel-ok for a consumer that is being moved: it begins again on the current binding.

@@ -14,7 +14,7 @@ use crate::oracle::Check;
 use crate::oracle::message::Fate;
 
 /// With more memory than that, whatever clients publish fits.
-const LITTLE_MEMORY: usize = 64 << 20;
+pub(super) const LITTLE_MEMORY: usize = 64 << 20;
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,8 +189,8 @@ impl Client {
         close.reply_code == 506 && little && several && text.contains("several large publishes")
     }
 
-    /// Whether `unread`, which came and was not read when the client vanished, tells it that it has waited in vain: then
-    /// what it published is given up.
+    /// Whether `unread`, which came and was not read when the client vanished, tells it that it has waited in vain, or that
+    /// there is no memory for it: then what it published is given up.
     pub(super) fn was_refused(&self, unread: &[u8], ctx: &Ctx<'_>) -> bool {
         let octets = [&self.rx, unread].concat();
         let mut at = 0;
@@ -199,7 +199,9 @@ impl Client {
             if frame.channel == 0
                 && let Ok(Method::ConnectionClose(close)) = Method::parse(frame.payload(&octets))
             {
-                return self.waited_in_vain(&close, ctx);
+                let text = String::from_utf8_lossy(close.reply_text);
+                let slow = ctx.scenario.limits.memory <= LITTLE_MEMORY && text.contains("read fast enough");
+                return slow || self.waited_in_vain(&close, ctx) || self.is_too_much(&close, ctx);
             }
         }
         false
