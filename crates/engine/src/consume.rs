@@ -11,6 +11,7 @@ use crate::flow::To;
 use crate::handshake::split;
 use crate::ids::{ChannelId, UpChannelId};
 use crate::risks::Risk;
+use crate::streams::Reading;
 use crate::switch::Need;
 use crate::upstream::Note;
 
@@ -84,7 +85,8 @@ impl Engine {
         }
         let prefetch = self.channels[id].prefetch;
         self.apply_prefetch(id, up, prefetch);
-        let stream = consume.arguments.get(b"x-stream-offset").is_some() || self.is_stream(id, &queue);
+        let reading = Reading::begin(consume.arguments, self.is_stream(id, &queue));
+        let stream = reading != Reading::Unknown;
         let fixed = reply_to || consume.exclusive || stream;
         let channel = &mut self.channels[id];
         channel.pinned |= reply_to;
@@ -104,7 +106,8 @@ impl Engine {
             settling_until: self.now,
             reply_to,
             fixed,
-            stream,
+            reading: if reply_to { Reading::Queue } else { reading },
+            watched: !reply_to,
             replayed: false,
             patience: self.now,
         });

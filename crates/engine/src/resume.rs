@@ -164,7 +164,7 @@ impl Engine {
             .consumers
             .iter()
             .filter(|c| c.up == up)
-            .any(|c| c.reply_to && state.has_published || c.stream);
+            .any(|c| c.reply_to && state.has_published || c.has_lost_its_place());
         half_told
             || unknown
             || channel.tx.as_ref().is_some_and(|tx| tx.has_begun())

@@ -305,6 +305,7 @@ impl Engine {
         state.dirty = true;
         state.unproven = true;
         let note = Note::Consume { tag: consumer.tag.clone() };
+        let arguments = consumer.arguments_again();
         state.pending.push_back(Pending::Own(basic::CONSUME, note, None));
         let method = Method::BasicConsume(basic::Consume {
             queue: &consumer.queue,
@@ -313,7 +314,7 @@ impl Engine {
             no_ack: consumer.no_ack,
             exclusive: consumer.exclusive,
             no_wait: false,
-            arguments: Table::from_encoded(&consumer.arguments).unwrap_or(Table::EMPTY),
+            arguments: Table::from_encoded(&arguments).unwrap_or(Table::EMPTY),
         });
         let (upstream, number) = (state.upstream, state.number);
         if let Some(upstream) = self.upstreams.get_mut(upstream) {

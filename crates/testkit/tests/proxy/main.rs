@@ -31,4 +31,5 @@ mod rights;
 mod secrets;
 mod slow;
 mod stopping;
+mod streams;
 mod tls;
