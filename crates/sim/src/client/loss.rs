@@ -27,6 +27,8 @@ pub struct Loss {
     pub cut: Option<Cut>,
     /// One session had it for itself.
     pub lane: bool,
+    /// The broker goes on with what it has received of it.
+    pub lingers: bool,
     /// Consumers on it.
     pub tags: Vec<Vec<u8>>,
     /// The code of connection.close, if it is one that somebody is to blame for.
@@ -336,6 +338,9 @@ impl Channel {
             self.murky |= loss.lane;
             return false;
         }
+        // A consumer may begin after its connection was lost, and end with it.
+        let may_begin = loss.lingers && self.consumers.iter().any(consumes);
+        self.murky |= auto_delete && may_begin;
         if auto_delete && consumed {
             self.queue_is_gone(ctx);
         }

@@ -114,6 +114,7 @@ fn a_stream_that_was_declared_elsewhere_is_known_by_its_messages() {
     let name = unique("stream");
     let mut elsewhere = way.observer();
     declare_stream(&mut elsewhere, &name);
+    elsewhere.close();
     let mut peer = way.connect_channel();
     read(&mut peer, &name, &[]);
     publish(&way, &name, 0..3);
@@ -121,7 +122,6 @@ fn a_stream_that_was_declared_elsewhere_is_known_by_its_messages() {
     lose(&way);
     publish(&way, &name, 3..6);
     expect(&mut peer, 3..6);
-    elsewhere.close();
     peer.delete_queue(1, &name);
     peer.close();
 }
