@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::authorize::AuthRequest;
 use crate::config::{BackendId, ListenerId};
 use crate::event::Event;
 use crate::ids::{SessionId, UpstreamId};
@@ -19,10 +20,41 @@ pub enum Link {
 /// Who connected, and where.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The client's address.
+    /// The client's address; where a trusted PROXY protocol header said it, that one.
     pub address: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
     /// The listener that accepted it.
     pub listener: ListenerId,
+    /// The name of its address, where somebody was to look it up and found one.
+    pub host: Option<Box<str>>,
+    /// What its TLS handshake said; `None`: it speaks plain TCP. Boxed: most sessions need no room for it.
+    pub tls: Option<Box<ClientTls>>,
+}
+
+impl Peer {
+    /// A client without TLS at the only listener.
+    pub fn plain(address: SocketAddr) -> Peer {
+        Peer { address, local: address, listener: 0, host: None, tls: None }
+    }
+
+    /// The server name of its TLS handshake.
+    pub fn sni(&self) -> Option<&str> {
+        self.tls.as_ref()?.sni.as_deref()
+    }
+}
+
+/// What a client's TLS handshake said.
+#[derive(Clone, Debug, Default)]
+pub struct ClientTls {
+    /// The name it asked for (SNI).
+    pub sni: Option<String>,
+    /// Such as `TLSv1.3`.
+    pub version: String,
+    /// Such as `TLS13_AES_128_GCM_SHA256`.
+    pub cipher: String,
+    /// The common name of its certificate, which was verified; `None`: it showed none.
+    pub certificate_cn: Option<String>,
 }
 
 /// Why a socket is gone.
@@ -61,6 +93,13 @@ pub enum Command {
         worker: usize,
         /// What the other engine needs to know.
         hand_off: Box<HandOff>,
+    },
+    /// Ask the auth service; answer with `authorized`.
+    Authorize {
+        /// Whom it is about.
+        session: SessionId,
+        /// What to ask.
+        request: Box<AuthRequest>,
     },
     /// Something worth a log line or a count.
     Event(Event),

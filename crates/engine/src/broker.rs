@@ -41,6 +41,15 @@ impl Engine {
             if upstream.stage == Stage::Ended {
                 return buf.len();
             }
+            if upstream.purpose == Purpose::Dedicated
+                && matches!(upstream.stage, Stage::Ready | Stage::Closing)
+            {
+                match self.relay_to_client(id, buf, at) {
+                    Some(end) => return end,
+                    None => at += crate::dedicated::skip(&mut self.upstreams[id].lacks, buf.len() - at),
+                }
+            }
+            let Some(upstream) = self.upstreams.get(id) else { break };
             // Before tune the broker may use frames of any size that it will offer: RabbitMQ's default.
             let max = upstream.tune.max_payload();
             match next_frame(buf, at, max) {

@@ -157,6 +157,10 @@ impl Transaction {
 pub(crate) struct Channel {
     pub(crate) session: SessionId,
     pub(crate) number: u16,
+    /// It counts among the channels of its session's limits.
+    pub(crate) counts: bool,
+    /// Messages up to this size need no look at limits.
+    pub(crate) usual_message: u64,
     pub(crate) standing: Standing,
     pub(crate) mode: Mode,
     pub(crate) purpose: Purpose,
@@ -217,10 +221,12 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn new(session: SessionId, number: u16) -> Channel {
+    pub(crate) fn new(session: SessionId, number: u16, usual_message: u64) -> Channel {
         Channel {
             session,
             number,
+            counts: false,
+            usual_message,
             standing: Standing::Open,
             mode: Mode::Plain,
             purpose: Purpose::Control,

@@ -9,7 +9,7 @@ use warren_wire::method::{Method, MethodError, basic, channel, connection, metho
 use warren_wire::reply;
 
 use crate::api::Link;
-use crate::channel::{Channel, ChannelFault, Content, Standing, Switch};
+use crate::channel::{ChannelFault, Content, Standing, Switch};
 use crate::close;
 use crate::consume::bound_settlement;
 use crate::engine::Engine;
@@ -35,6 +35,16 @@ impl Engine {
             match session.phase {
                 // Another publish must not get memory while this one waits for it: they would wait for each other.
                 Phase::Running if session.awaits_memory => return at,
+                Phase::Running | Phase::Leaving if session.dedicated.is_some() => {
+                    return self.relay_to_broker(id, buf, at);
+                }
+                Phase::CloseSent if session.lacks() > 0 => {
+                    at += session.skip(buf.len() - at);
+                    if session.lacks() > 0 {
+                        return at;
+                    }
+                    continue;
+                }
                 Phase::Running | Phase::CloseSent => {}
                 Phase::Header => {
                     let Some(header) = buf[at..].first_chunk::<8>() else {
@@ -176,9 +186,9 @@ impl Engine {
             self.close_session(id, 530, &reply::text(530, &detail), (0, 0), close::LIMIT);
             return;
         }
-        let channel = self.channels.insert(Channel::new(id, number));
-        self.sessions[id].channels.insert(number, channel);
-        self.tell_client(id, number, Method::ChannelOpenOk);
+        if self.take_channel(id, number) {
+            self.tell_client(id, number, Method::ChannelOpenOk);
+        }
     }
 
     /// A frame on an open channel.

@@ -29,7 +29,7 @@ pub(crate) const SHUTDOWN: usize = 7;
 const END_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a client may take to answer connection.close.
-const CLOSE_OK_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const CLOSE_OK_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long what a client had published completely before it vanished waits for a binding. Nobody is there who could be
 /// told that it is lost, and it costs no more than its octets, which count in the budget.
@@ -45,6 +45,7 @@ impl Engine {
         (class_id, method_id): (u16, u16),
         reason: usize,
     ) {
+        let within = self.is_within_frame(id);
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
@@ -54,6 +55,10 @@ impl Engine {
                 // Nobody is there to be told.
                 self.abandon_channels(id);
                 self.forget_session(id);
+                return;
+            }
+            _ if within => {
+                self.close_after_frame(id, code, text, (class_id, method_id), reason);
                 return;
             }
             _ => {}
@@ -76,6 +81,7 @@ impl Engine {
             session.outbox_full = false;
             session.held_full = false;
             session.awaits_memory = false;
+            session.reading_waits = false;
             self.commands.push_back(Command::Read(Link::Session(id)));
         }
     }
@@ -91,6 +97,7 @@ impl Engine {
         session.phase = Phase::Ended;
         session.deadline = None;
         session.ending.get_or_insert((reason, text.to_owned()));
+        self.leave_place(id);
         self.abandon_channels(id);
         self.close_lane(id);
         self.commands.push_back(Command::Close(Link::Session(id)));
@@ -105,6 +112,7 @@ impl Engine {
         session.deadline = None;
         session.ending.get_or_insert((reason, text.to_owned()));
         session.outbox.clear();
+        self.leave_place(id);
         self.abandon_channels(id);
         self.close_lane(id);
         self.commands.push_back(Command::Abort(Link::Session(id)));
@@ -129,7 +137,7 @@ impl Engine {
         let Some(session) = self.sessions.get(id) else {
             return;
         };
-        if session.phase != Phase::Leaving || !session.channels.is_empty() {
+        if session.phase != Phase::Leaving || !session.channels.is_empty() || session.dedicated.is_some() {
             return;
         }
         if session.lane.is_some_and(|lane| self.upstreams.contains_key(lane)) {
@@ -149,6 +157,7 @@ impl Engine {
         let deadline = self.now + END_WITHIN;
         session.deadline = Some(deadline);
         self.arm_session(id, deadline);
+        self.leave_place(id);
     }
 
     fn close_lane_if_unused(&mut self, id: SessionId) {
@@ -163,8 +172,11 @@ impl Engine {
     /// The own lane ends with its session: the broker deletes what was exclusive to it.
     fn close_lane(&mut self, id: SessionId) {
         self.let_go(id);
-        let lane = self.sessions.get(id).and_then(|s| s.lane);
-        if let Some(lane) = lane {
+        let Some(session) = self.sessions.get(id) else { return };
+        let (lane, dedicated) = (session.lane, session.dedicated.is_some());
+        if let Some(lane) = lane.filter(|_| dedicated) {
+            self.close_own(id, lane);
+        } else if let Some(lane) = lane {
             self.close_upstream(lane, dial::IDLE, "its session has ended");
         }
     }
@@ -180,6 +192,7 @@ impl Engine {
         };
         session.ending.get_or_insert((VANISHED, text));
         session.outbox.clear();
+        self.leave_place(id);
         self.let_go(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         let keeps_on = matches!(session.phase, Phase::Running | Phase::Leaving);

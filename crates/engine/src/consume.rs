@@ -136,11 +136,19 @@ impl Engine {
         };
         let stream = consume.arguments.get(b"x-stream-offset").is_some() || self.is_stream(id, queue);
         match need {
-            _ if stream => Need::Lane,
+            _ if stream || self.is_stuck_and_shaped(id, consume, queue) => Need::Lane,
             Need::Lane => Need::Lane,
             Need::Quarantine => Need::Quarantine,
             _ => Need::Consume,
         }
+    }
+
+    /// Whether what a consumer gets is limited to a rate, and it could not be moved to a lane when more comes than that:
+    /// then it begins there, where its broker can be held back.
+    fn is_stuck_and_shaped(&self, id: ChannelId, consume: &basic::Consume<'_>, queue: &[u8]) -> bool {
+        let session = self.sessions.get(self.channels[id].session);
+        let shaped = session.and_then(|s| s.pass.as_ref()).is_some_and(|pass| pass.shapes_data());
+        shaped && (consume.exclusive || !self.lasts(id, queue))
     }
 
     /// A name for a consumer that its client leaves to the broker: Warren must know it before the broker answers.

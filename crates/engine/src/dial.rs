@@ -80,6 +80,7 @@ impl Engine {
             fullness_watched: false,
             blocked: None,
             held_back: false,
+            lacks: 0,
             deadline: Some(deadline),
             armed: None,
             last_received: self.now,
@@ -108,7 +109,7 @@ impl Engine {
     }
 
     /// The sessions that waited for the server properties go on, with what is known.
-    fn release_curious(&mut self, farm: FarmId) {
+    pub(crate) fn release_curious(&mut self, farm: FarmId) {
         for id in std::mem::take(&mut self.farms[farm].curious) {
             if self.sessions.get(id).is_some_and(|s| s.phase == Phase::Greeting) {
                 self.send_start(id);
@@ -128,6 +129,9 @@ impl Engine {
 
     /// A method on channel 0 before the connection is ready.
     pub(crate) fn broker_handshake(&mut self, id: UpstreamId, method: Method<'_>) {
+        if self.upstreams[id].purpose == Purpose::Dedicated {
+            return self.own_handshake(id, method);
+        }
         let stage = self.upstreams[id].stage;
         match (stage, method) {
             (Stage::Greeting, Method::ConnectionStart(start)) => self.broker_start(id, &start),
@@ -143,12 +147,7 @@ impl Engine {
 
     fn broker_start(&mut self, id: UpstreamId, start: &connection::Start<'_>) {
         let farm = self.upstreams[id].farm;
-        let state = &mut self.farms[farm];
-        state.properties = Some(start.server_properties.as_bytes().to_vec());
-        state.is_rabbitmq = start.server_properties.get(b"product") == Some(Value::Str(b"RabbitMQ"));
-        state.default_is_classic = default_is_classic(start.server_properties);
-        state.failures = 0;
-        state.retry_at = None;
+        self.note_start(farm, start);
         if self.upstreams[id].login.is_some() {
             self.send_start_ok(id);
             self.release_curious(farm);
@@ -159,6 +158,16 @@ impl Engine {
         self.park(id);
         self.farms[farm].greeted.push(id);
         self.release_curious(farm);
+    }
+
+    /// What a farm's broker says of itself; and it is there.
+    pub(crate) fn note_start(&mut self, farm: FarmId, start: &connection::Start<'_>) {
+        let state = &mut self.farms[farm];
+        state.properties = Some(start.server_properties.as_bytes().to_vec());
+        state.is_rabbitmq = start.server_properties.get(b"product") == Some(Value::Str(b"RabbitMQ"));
+        state.default_is_classic = default_is_classic(start.server_properties);
+        state.failures = 0;
+        state.retry_at = None;
     }
 
     /// A connection that waits for its next use, for a moment.
@@ -306,7 +315,8 @@ impl Engine {
         let upstream = &self.upstreams[id];
         let (farm, login, tenant, session) =
             (upstream.farm, upstream.login, upstream.tenant, upstream.session);
-        if login.is_none() && matches!(upstream.stage, Stage::Connecting | Stage::Greeting) {
+        let learns = login.is_none() && upstream.purpose != Purpose::Dedicated;
+        if learns && matches!(upstream.stage, Stage::Connecting | Stage::Greeting) {
             self.farms[farm].learning = self.farms[farm].learning.saturating_sub(1);
         }
         self.farms[farm].greeted.retain(|u| *u != id);
@@ -366,6 +376,7 @@ impl Engine {
         for tenant in tenants {
             self.check_tenant(tenant);
         }
+        self.dial_for_own(farm);
         self.learn(farm);
     }
 
@@ -382,6 +393,7 @@ impl Engine {
         match stage {
             Stage::Ended => {}
             Stage::Closing | Stage::Ready => self.lose_upstream(id, LOST, &text, None),
+            _ if upstream.purpose == Purpose::Dedicated => self.lose_own_attempt(id, LOST, &text),
             _ => {
                 let text = if stage == Stage::Verifying {
                     format!("{text} while it checked the credentials")
@@ -416,7 +428,8 @@ impl Engine {
         let (reason, why) = upstream.ending.unwrap_or((LOST, "ended".into()));
         self.metrics.upstream_closes[reason] += 1;
         let expected = matches!(reason, IDLE | SHUTDOWN | REFUSED);
-        let event = Event::UpstreamEnded { upstream: id, backend: upstream.backend, why, expected };
+        let (backend, purpose) = (upstream.backend, upstream.purpose.name());
+        let event = Event::UpstreamEnded { upstream: id, backend, purpose, why, expected };
         self.commands.push_back(Command::Event(event));
         self.tell_unblocked();
         if let Some(session) = upstream.session {
@@ -460,6 +473,8 @@ impl Engine {
         upstream.ending.get_or_insert((reason, text.to_owned()));
         if matches!(stage, Stage::Ready | Stage::Closing) {
             self.lose_upstream(id, reason, text, None);
+        } else if upstream.purpose == Purpose::Dedicated {
+            self.lose_own_attempt(id, reason, text);
         } else {
             self.attempt_failed(id, text);
             self.detach_upstream(id);

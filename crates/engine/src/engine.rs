@@ -1,12 +1,14 @@
 //! The engine of one worker: what goes in, what comes out. The decisions are in the modules beside it, each an
 //! `impl Engine` of its own: frames from clients, frames from brokers, binding, logins, timers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::slots::Slots;
 
+use crate::allowances::{Allowances, Way};
 use crate::api::{Command, Gone, Link, Peer};
 use crate::budget::Budget;
 use crate::buf::{Input, Pool};
@@ -102,6 +104,12 @@ pub struct Engine {
     pub(crate) metrics: Metrics,
     /// Set once by `shutdown`, with the text that clients are told.
     pub(crate) stopping: Option<String>,
+    /// What routes and rules allow, counted with all other workers.
+    pub(crate) allowances: Arc<Allowances>,
+    /// Who waits for a turn to read or write, by time.
+    pub(crate) turns: BinaryHeap<Reverse<(Time, u64, SessionId, Way)>>,
+    /// How many turns were ever waited for: orders those of the same time.
+    pub(crate) turns_asked: u64,
     /// What `outbox` lends out for links that are gone.
     pub(crate) nothing: Outbox,
 }
@@ -112,6 +120,9 @@ impl Engine {
         let pool = Pool::new();
         let farms = config.farms.iter().map(|_| FarmState::default()).collect();
         Engine {
+            allowances: Allowances::new(&config),
+            turns: BinaryHeap::new(),
+            turns_asked: 0,
             nothing: Outbox::new(&pool),
             budget: Budget::new(&config.limits, options.workers),
             random: Random::new(options.seed),
@@ -139,6 +150,11 @@ impl Engine {
             metrics: Metrics::default(),
             stopping: None,
         }
+    }
+
+    /// Counts together with other workers. To be called before there are sessions.
+    pub fn share(&mut self, allowances: &Arc<Allowances>) {
+        self.allowances = Arc::clone(allowances);
     }
 
     /// The buffers of this worker: give it to [`Input::new`].
@@ -200,7 +216,10 @@ impl Engine {
         self.commit_input(link, input);
         input.consume(consumed);
         match link {
-            Link::Session(_) => self.metrics.client_received_octets += consumed as u64,
+            Link::Session(id) => {
+                self.metrics.client_received_octets += consumed as u64;
+                self.pace_input(id, before, input.len());
+            }
             Link::Upstream(_) => self.metrics.upstream_received_octets += consumed as u64,
         }
         self.settle_step();
@@ -268,12 +287,14 @@ impl Engine {
 
     /// When [`Engine::tick`] wants to be called at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.wheel.next()
+        let (deadline, turn) = (self.wheel.next(), self.next_turn());
+        deadline.into_iter().chain(turn).min()
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Time) {
         self.now = now;
+        self.run_turns();
         self.run_timers();
         self.settle_step();
     }

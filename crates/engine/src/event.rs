@@ -31,6 +31,19 @@ pub enum Event {
         /// Why, for people.
         why: String,
     },
+    /// A limit or an alarm was reached. Not more often than once in a second for each.
+    LimitReached {
+        /// Whose session it was.
+        session: SessionId,
+        /// Its address.
+        peer: SocketAddr,
+        /// Its virtual host.
+        vhost: String,
+        /// Such as `limit of 500 connections for route 'orders'`.
+        limit: String,
+        /// Whether something was refused.
+        refused: bool,
+    },
     /// A connection to a broker is ready.
     UpstreamOpened {
         /// Its name here.
@@ -46,6 +59,8 @@ pub enum Event {
         upstream: UpstreamId,
         /// Where to.
         backend: BackendId,
+        /// What it was for.
+        purpose: &'static str,
         /// Why, for people.
         why: String,
         /// Whether it is no fault of the broker's: idle, shutdown, or a login that it refused.

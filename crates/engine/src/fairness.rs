@@ -63,7 +63,7 @@ impl Engine {
     /// lanes do not change.
     fn who_fills(&self, id: UpstreamId) -> Option<SessionId> {
         let upstream = &self.upstreams[id];
-        if upstream.blocked.is_some() || upstream.purpose == Purpose::Lane {
+        if upstream.blocked.is_some() || matches!(upstream.purpose, Purpose::Lane | Purpose::Dedicated) {
             return None;
         }
         let sent = |id: &SessionId| Some((self.sessions.get(*id)?.recent_octets.1, *id));

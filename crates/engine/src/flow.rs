@@ -3,6 +3,7 @@
 
 use warren_wire::method::Method;
 
+use crate::allowances::Way;
 use crate::api::{Command, Link};
 use crate::buf::Input;
 use crate::engine::Engine;
@@ -194,11 +195,13 @@ impl Engine {
         if waiting <= self.budget.room.hold_back {
             return;
         }
-        if waiting > self.budget.room.session_outbox {
-            session.outbox_full = true;
-            if !self.slow.contains(&id) {
-                self.slow.push(id);
-            }
+        // A dedicated client is read whether it reads or not, as a broker would.
+        let shared = session.dedicated.is_none();
+        let full = shared && waiting > self.budget.room.session_outbox;
+        session.outbox_full |= full;
+        // Whoever is written to at a limited rate need not buffer as much first.
+        if (full || shared && session.writing_waits) && !self.slow.contains(&id) {
+            self.slow.push(id);
         }
         if let Some(Link::Upstream(up)) = source {
             self.hold_back(up, id);
@@ -208,7 +211,9 @@ impl Engine {
     /// An upstream that nobody else uses is not read while its session does not read: TCP holds the broker back.
     fn hold_back(&mut self, up: UpstreamId, id: SessionId) {
         let Some(upstream) = self.upstreams.get(up) else { return };
-        if upstream.held_back || !self.uses_alone(up, id) {
+        // What a frame still lacks before the last word is not waited for with less than all haste.
+        let parting = self.sessions[id].dedicated.as_ref().is_some_and(|d| d.farewell.is_some());
+        if upstream.held_back || parting || !self.uses_alone(up, id) {
             return;
         }
         self.upstreams[up].held_back = true;
@@ -307,6 +312,12 @@ impl Engine {
             return;
         };
         session.last_sent = self.now;
+        if session.is_paced() {
+            self.pace(id, Way::Out, octets);
+        }
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
         let waiting = session.outbox.len();
         if session.outbox_full && waiting <= self.budget.room.session_outbox / 2 {
             session.outbox_full = false;

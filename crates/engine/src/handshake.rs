@@ -11,7 +11,7 @@ use warren_wire::table::{Table, Value};
 
 use crate::api::{Command, Link, Peer};
 use crate::close;
-use crate::config::{CloseMode, OnLoss};
+use crate::config::{CloseMode, OnLoss, RouteId};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::fault::Fault;
@@ -21,6 +21,7 @@ use crate::outbox::Outbox;
 use crate::session::{Capabilities, Credentials, HandOff, Phase, Session, Tune};
 use crate::tables;
 use crate::tenant::Refusal;
+use crate::upstream::Stage;
 
 impl Engine {
     fn new_session(&mut self, peer: Peer, phase: Phase) -> SessionId {
@@ -42,6 +43,7 @@ impl Engine {
             tune: Tune { channel_max: 0, frame_max: 0, heartbeat: 0 },
             max_payload: u32::try_from(self.config.limits.unauthenticated_octets).unwrap_or(u32::MAX),
             channels: SessionChannels::default(),
+            dedicated: None,
             lane: None,
             exclusive: std::collections::BTreeMap::new(),
             outbox: Outbox::new(&self.pool),
@@ -58,6 +60,15 @@ impl Engine {
             last_sent: self.now,
             recent: (0, ChannelId::default()),
             armed: None,
+            route: None,
+            pass: None,
+            paced: false,
+            reading_waits: false,
+            writing_waits: false,
+            counts_own: false,
+            usual_message: self.config.limits.message_size,
+            recredited: false,
+            connection_name: "".into(),
             close: CloseMode::Confirmed,
             on_loss: OnLoss::Nack,
             suspect_until: self.now,
@@ -80,17 +91,14 @@ impl Engine {
         session.tune = hand_off.tune;
         session.max_payload = hand_off.tune.max_payload();
         session.vhost = hand_off.vhost.as_str().into();
-        let user = hand_off.credentials.user.clone();
-        let listener = session.peer.listener;
+        session.recredited = hand_off.recredited;
         if !session.outbox.is_empty() {
             self.send_client(id, |_| {});
         }
-        let Some(route) = self.config.route(listener, &hand_off.vhost, &user) else {
-            self.refuse_route(id, &hand_off.vhost);
-            return id;
-        };
-        let (farm, vhost) = (route.farm, upstream_vhost(route, &hand_off.vhost));
-        (self.sessions[id].close, self.sessions[id].on_loss) = (route.close, route.on_loss);
+        let (farm, vhost) = self.follow_route(id, hand_off.route, &hand_off.vhost);
+        if let Some(pass) = hand_off.pass {
+            self.give_pass(id, pass);
+        }
         self.farms[farm].tune = hand_off.farm_tune.unwrap_or(self.farms[farm].tune);
         let login = self.find_login(farm, &hand_off.credentials);
         let known = &mut self.logins[login];
@@ -127,8 +135,14 @@ impl Engine {
 
     /// The farm whose properties a session is shown.
     fn listener_farm(&self, id: SessionId) -> usize {
-        let listener = self.sessions[id].peer.listener;
-        self.config.only_farm(listener).or_else(|| self.config.routes.first().map(|r| r.farm)).unwrap_or(0)
+        let only = self.only_farm(id);
+        only.or_else(|| self.config.routes.first().map(|r| r.farm)).unwrap_or(0)
+    }
+
+    /// See [`crate::Config::only_farm`].
+    fn only_farm(&self, id: SessionId) -> Option<usize> {
+        let peer = &self.sessions[id].peer;
+        self.config.only_farm(peer.listener, peer.sni())
     }
 
     /// connection.start, with the broker's own server properties and Warren named beside them.
@@ -170,7 +184,7 @@ impl Engine {
     }
 
     /// Another step of the handshake begins, with a deadline of its own.
-    fn next_phase(&mut self, id: SessionId, phase: Phase) {
+    pub(crate) fn next_phase(&mut self, id: SessionId, phase: Phase) {
         let timeout =
             if phase.waits() { self.config.limits.wait_limit } else { self.config.limits.handshake_timeout };
         let deadline = self.now + timeout;
@@ -216,11 +230,12 @@ impl Engine {
         };
         let session = &mut self.sessions[id];
         session.capabilities = capabilities(ok.client_properties);
-        let remote = !session.peer.address.ip().to_canonical().is_loopback();
-        let listener = session.peer.listener;
-        if remote && credentials.user == "guest" && !self.config.limits.allow_remote_guest {
-            // Beside a broker, Warren makes remote clients look local: what the broker restricts stays restricted.
-            self.refuse_login(id, &login_refused(&credentials.mechanism, self.now));
+        if self.config.auth_timeout.is_some() {
+            // The service may give it other credentials: the broker is asked about those.
+            session.connection_name = connection_name(ok.client_properties);
+            self.note_introduction(id, ok, &credentials.user);
+            self.sessions[id].credentials = Some(Box::new(credentials));
+            self.send_tune(id);
             return;
         }
         if credentials.user.is_empty() {
@@ -228,11 +243,31 @@ impl Engine {
             self.refuse_login(id, &login_refused(&credentials.mechanism, self.now));
             return;
         }
+        self.note_introduction(id, ok, &credentials.user);
+        let alone = self.only_dedicated(id, &credentials.user);
         self.sessions[id].credentials = Some(Box::new(credentials));
-        match self.config.only_farm(listener) {
-            Some(farm) => self.verify(id, farm),
-            None => self.send_tune(id),
+        if !self.may_come_from_there(id) {
+            return;
         }
+        match (alone, self.only_farm(id)) {
+            (Some(farm), _) => self.introduce(id, farm),
+            (None, Some(farm)) => self.verify(id, farm),
+            (None, None) => self.send_tune(id),
+        }
+    }
+
+    /// Whether the user may come from where it is; if not, it is refused.
+    pub(crate) fn may_come_from_there(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get(id) else { return false };
+        let Some(credentials) = session.credentials.as_deref() else { return false };
+        let remote = !session.peer.address.ip().to_canonical().is_loopback();
+        if !remote || credentials.user != "guest" || self.config.limits.allow_remote_guest {
+            return true;
+        }
+        // Beside a broker, Warren makes remote clients look local: what the broker restricts stays restricted.
+        let refusal = login_refused(&credentials.mechanism, self.now);
+        self.refuse_login(id, &refusal);
+        false
     }
 
     /// Checks credentials with the farm: from memory, together with others, or by a connection of their own.
@@ -256,7 +291,7 @@ impl Engine {
 
     /// connection.tune: what the farm itself offers.
     pub(crate) fn send_tune(&mut self, id: SessionId) {
-        let tune = self.farms[self.listener_farm(id)].tune;
+        let tune = self.offered_tune(id);
         let method = Method::ConnectionTune(connection::Tune {
             channel_max: tune.channel_max,
             frame_max: tune.frame_max,
@@ -266,8 +301,15 @@ impl Engine {
         self.next_phase(id, Phase::TuneOk);
     }
 
+    /// What a client may choose from: what its own broker offers, where it has one already, else what its farm does.
+    fn offered_tune(&self, id: SessionId) -> Tune {
+        let own = self.sessions[id].lane.and_then(|up| self.upstreams.get(up));
+        let known = own.filter(|up| up.stage == Stage::Verified);
+        known.map_or_else(|| self.farms[self.listener_farm(id)].tune, |up| up.tune)
+    }
+
     fn client_tune_ok(&mut self, id: SessionId, ok: connection::TuneOk) {
-        let offered = self.farms[self.listener_farm(id)].tune;
+        let offered = self.offered_tune(id);
         let bad = out_of_range("channel_max", u32::from(ok.channel_max), 1, u32::from(offered.channel_max))
             .or_else(|| out_of_range("frame_max", ok.frame_max, 4096, offered.frame_max));
         if let Some(detail) = bad {
@@ -284,16 +326,32 @@ impl Engine {
         let vhost = String::from_utf8_lossy(open.virtual_host).into_owned();
         let session = &mut self.sessions[id];
         session.vhost = vhost.as_str().into();
-        let listener = session.peer.listener;
         let Some(credentials) = session.credentials.clone() else {
             return;
         };
-        let Some(route) = self.config.route(listener, &vhost, &credentials.user) else {
-            self.refuse_route(id, &vhost);
+        let Some(route) = self.take_route(id, &vhost, &credentials.user) else {
             return;
         };
-        let (farm, name) = (route.farm, upstream_vhost(route, &vhost));
-        (self.sessions[id].close, self.sessions[id].on_loss) = (route.close, route.on_loss);
+        self.find_place(id, route, &vhost, &credentials.user);
+        if !self.ask_auth_service(id) {
+            self.open_route(id);
+        }
+    }
+
+    /// All is known of a session that its route's farm must know: it goes where its pools are, and enters.
+    pub(crate) fn open_route(&mut self, id: SessionId) {
+        let session = &self.sessions[id];
+        let (Some(route), Some(credentials)) = (session.route, session.credentials.clone()) else { return };
+        let vhost = session.vhost.to_string();
+        let (farm, name) = self.follow_route(id, route, &vhost);
+        if self.is_dedicated(id) {
+            // Before a connection is made for it, unless the broker has seen its credentials on one already.
+            if self.take_place(id) {
+                self.enter_own(id, farm, &name);
+            }
+            return;
+        }
+        self.sessions[id].dedicated = None;
         let owner = self.owner(farm, &name, &credentials);
         if owner != self.options.worker {
             self.hand_off(id, owner, *credentials);
@@ -305,6 +363,26 @@ impl Engine {
             self.logins[login].sessions += 1;
         }
         self.enter(id, &name);
+    }
+
+    /// Finds the route of a session. `None`: there is none, and the client was told.
+    fn take_route(&mut self, id: SessionId, vhost: &str, user: &str) -> Option<RouteId> {
+        let session = &self.sessions[id];
+        let found = self.config.route(session.peer.listener, session.peer.sni(), vhost, user);
+        let Some((number, _)) = found else {
+            self.refuse_route(id, vhost);
+            return None;
+        };
+        self.follow_route(id, number, vhost);
+        Some(number)
+    }
+
+    /// What a route says of a session: its farm, and what the virtual host is called there.
+    fn follow_route(&mut self, id: SessionId, number: RouteId, vhost: &str) -> (usize, String) {
+        let route = &self.config.routes[number];
+        let session = &mut self.sessions[id];
+        (session.route, session.close, session.on_loss) = (Some(number), route.close, route.on_loss);
+        (route.farm, upstream_vhost(route, vhost))
     }
 
     /// The worker that owns the pools of these credentials on this virtual host.
@@ -335,6 +413,9 @@ impl Engine {
             tune: session.tune,
             farm_tune,
             vhost: session.vhost.into(),
+            route: session.route.unwrap_or_default(),
+            pass: session.pass,
+            recredited: session.recredited,
         });
         self.commands.retain(
             |c| !matches!(c, Command::Flush(Link::Session(s)) | Command::Read(Link::Session(s)) if *s == id),
@@ -362,11 +443,24 @@ impl Engine {
 
     /// connection.open-ok: the session runs.
     pub(crate) fn enter_ok(&mut self, id: SessionId, tenant: crate::ids::TenantId) {
+        if !self.take_place(id) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(id) else {
+            return;
+        };
+        session.tenant = Some(tenant);
+        self.tenants[tenant].sessions += 1;
+        self.tenants[tenant].last_used = self.now;
+        self.session_runs(id);
+    }
+
+    /// connection.open-ok, and what goes with it.
+    pub(crate) fn session_runs(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
         let user = session.credentials.take().map(|c| c.user.clone()).unwrap_or_default();
-        session.tenant = Some(tenant);
         session.phase = Phase::Running;
         self.handshakes -= usize::from(std::mem::take(&mut session.knocks));
         session.deadline = None;
@@ -376,8 +470,6 @@ impl Engine {
             user,
             vhost: session.vhost.to_string(),
         };
-        self.tenants[tenant].sessions += 1;
-        self.tenants[tenant].last_used = self.now;
         self.commands.push_back(Command::Event(event));
         self.tell_client(id, 0, Method::ConnectionOpenOk);
         self.schedule_heartbeat(id);
@@ -447,21 +539,31 @@ fn capabilities(properties: Table<'_>) -> Capabilities {
     }
 }
 
-/// The user behind a start-ok; `None` for mechanisms that are not offered.
+/// The name that a client gave its connection.
+fn connection_name(properties: Table<'_>) -> Box<str> {
+    match properties.get(b"connection_name") {
+        Some(Value::Str(name)) => String::from_utf8_lossy(name).into(),
+        _ => "".into(),
+    }
+}
+
+/// What a start-ok says; `None` for mechanisms that are not offered.
 fn credentials(ok: &connection::StartOk<'_>) -> Option<Credentials> {
-    let user = match ok.mechanism {
-        b"PLAIN" => plain_user(ok.response).unwrap_or_default(),
-        b"AMQPLAIN" => match Table::from_encoded(ok.response).ok().and_then(|t| t.get(b"LOGIN")) {
+    let user = user(ok.mechanism, ok.response)?;
+    Some(Credentials { mechanism: ok.mechanism.to_vec(), response: ok.response.to_vec().into(), user })
+}
+
+/// The user behind a response, empty where it cannot be read; `None` for mechanisms that are not offered.
+pub(crate) fn user(mechanism: &[u8], response: &[u8]) -> Option<String> {
+    let user = match mechanism {
+        b"PLAIN" => plain_user(response).unwrap_or_default(),
+        b"AMQPLAIN" => match Table::from_encoded(response).ok().and_then(|t| t.get(b"LOGIN")) {
             Some(Value::Str(user)) => user.to_vec(),
             _ => Vec::new(),
         },
         _ => return None,
     };
-    Some(Credentials {
-        mechanism: ok.mechanism.to_vec(),
-        response: ok.response.to_vec().into(),
-        user: String::from_utf8_lossy(&user).into_owned(),
-    })
+    Some(String::from_utf8_lossy(&user).into_owned())
 }
 
 /// The user in a response of PLAIN: NUL, user, NUL, password, and nothing else (no broker supports another

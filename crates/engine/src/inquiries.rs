@@ -17,10 +17,11 @@ impl Engine {
             return None;
         }
         let (login, tenant) = match what {
-            Inquiry::Login(id) => (id, None),
-            Inquiry::Tenant(id) => (self.tenants[id].login, Some(id)),
+            Inquiry::Login(id) => (Some(id), None),
+            Inquiry::Tenant(id) => (Some(self.tenants[id].login), Some(id)),
+            Inquiry::Session(_) => (None, None),
         };
-        let up = self.dial(farm, Some(login), tenant)?;
+        let up = self.dial(farm, login, tenant)?;
         self.begin_inquiry(up);
         Some(up)
     }
@@ -36,6 +37,7 @@ impl Engine {
         match what {
             Inquiry::Login(id) => self.logins.get(id).is_some_and(|l| l.verified_at.is_some()),
             Inquiry::Tenant(_) => true,
+            Inquiry::Session(_) => false,
         }
     }
 
@@ -44,6 +46,10 @@ impl Engine {
         let queued = match what {
             Inquiry::Login(id) => &mut self.logins[id].queued,
             Inquiry::Tenant(id) => &mut self.tenants[id].queued,
+            Inquiry::Session(id) => match self.own_queued(id) {
+                Some(queued) => queued,
+                None => return,
+            },
         };
         if std::mem::replace(queued, true) {
             return;
@@ -69,6 +75,12 @@ impl Engine {
                         tenant.queued = false;
                     }
                     self.check_tenant(id);
+                }
+                Inquiry::Session(id) => {
+                    if let Some(queued) = self.own_queued(id) {
+                        *queued = false;
+                    }
+                    self.want_own(id);
                 }
             }
         }

@@ -1,8 +1,10 @@
 //! What must always hold, checked by the tests and by the simulation after every step.
 
 use crate::channel::{Claim, ConsumerState, Content, Standing, Switch};
+use crate::dedicated::Dedicated;
 use crate::engine::Engine;
-use crate::session::Phase;
+use crate::ids::SessionId;
+use crate::session::{Phase, Session};
 use crate::upstream::{Incoming, Pending, Purpose, Stage};
 
 impl Engine {
@@ -40,13 +42,21 @@ impl Engine {
     fn check_sessions(&self) {
         let knocking = self.sessions.values().filter(|s| s.knocks).count();
         assert_eq!(self.handshakes, knocking, "handshakes that nobody makes");
-        assert!(self.sessions.values().all(|s| s.knocks == s.tenant.is_none()), "who has a tenant is in");
+        let outside = |s: &Session| match &s.dedicated {
+            Some(dedicated) => dedicated.opening.is_some(),
+            None => s.tenant.is_none(),
+        };
+        assert!(self.sessions.values().all(|s| s.knocks == outside(s)), "who has a tenant or a broker is in");
         for (id, session) in self.sessions.iter() {
             for channel in session.channels.ids() {
                 assert_eq!(self.channels[channel].session, id, "a channel of another session");
             }
             let announced: u64 = session.channels.ids().iter().map(|c| self.channels[*c].announced).sum();
             assert_eq!(session.announced, announced, "octets that are announced by nobody");
+            let counted = session.channels.ids().iter().filter(|c| self.channels[**c].counts).count();
+            let pass = session.pass.as_ref();
+            let exact = |channels| session.dedicated.is_some() || channels == counted as u64;
+            assert!(pass.is_none_or(|p| exact(p.channels())), "channels that count for nothing");
             if let Some(lane) = session.lane {
                 assert_eq!(self.upstreams[lane].session, Some(id), "a lane of another session");
             }
@@ -56,6 +66,28 @@ impl Engine {
             if session.phase == Phase::Ended {
                 assert!(session.channels.is_empty(), "an ended session has channels");
             }
+            if let Some(dedicated) = &session.dedicated {
+                self.check_dedicated(id, session, dedicated);
+            }
+        }
+    }
+
+    fn check_dedicated(&self, id: SessionId, session: &Session, dedicated: &Dedicated) {
+        assert!(
+            session.channels.is_empty() && session.tenant.is_none(),
+            "a dedicated session shares something"
+        );
+        assert!(session.login.is_none() || session.knocks, "a dedicated session has a login of its farm");
+        if session.relays() {
+            let up = session.lane.expect("a dedicated session that runs has an upstream connection");
+            assert_eq!(self.upstreams[up].stage, Stage::Ready, "a dedicated session runs without its broker");
+        }
+        if session.relays() && dedicated.farewell.is_some() {
+            assert!(self.is_within_frame(id), "a last word waits for the end of no frame");
+            assert!(session.deadline.is_some(), "a last word may wait for ever");
+        }
+        if session.phase == Phase::Leaving {
+            assert!(session.deadline.is_some(), "the end of a dedicated session may take for ever");
         }
     }
 
@@ -138,6 +170,21 @@ impl Engine {
             if upstream.purpose == Purpose::Lane {
                 assert!(upstream.session.is_some(), "a lane of nobody");
             }
+            if upstream.purpose == Purpose::Dedicated {
+                let of = upstream.session.and_then(|s| self.sessions.get(s));
+                let ends = matches!(upstream.stage, Stage::Closing | Stage::Ended);
+                assert!(
+                    ends || of.is_some_and(|s| s.lane == Some(id)),
+                    "a broker waits for a session that left"
+                );
+                assert_eq!(upstream.numbers.len(), 0, "Warren has channels on a dedicated connection");
+                assert!(
+                    upstream.tenant.is_none() && upstream.login.is_none(),
+                    "a pool has a dedicated connection"
+                );
+            }
+            let whole = matches!(upstream.purpose, Purpose::Dedicated) || upstream.lacks == 0;
+            assert!(whole, "a part of a frame was passed on in shared mode");
         }
     }
 

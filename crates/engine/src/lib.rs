@@ -4,9 +4,11 @@
 //! The modules in the order in which data flows: [`engine`] (the interface), `client` (frames from clients),
 //! `handshake`, `logins`, `inquiries`, `requests`, `publish`, `consume`; `bind`, `switch` and `release` (a channel and its
 //! bindings); `dial` (connections to brokers), `broker` and `replies` (frames from brokers); `flow` (outboxes),
-//! `close`, `timers`. The records: `session`, `channel`, `upstream`, `tenant`.
+//! `close`, `timers`; `dedicated` (sessions with an upstream connection of their own). The records: `session`, `channel`, `upstream`, `tenant`.
 
+pub mod allowances;
 pub mod api;
+mod authorize;
 mod bind;
 mod broker;
 mod budget;
@@ -16,6 +18,7 @@ mod client;
 mod close;
 pub mod config;
 mod consume;
+mod dedicated;
 mod deliver;
 mod dial;
 pub mod engine;
@@ -31,6 +34,8 @@ mod logins;
 pub mod metrics;
 mod numbers;
 pub mod outbox;
+mod pacing;
+mod places;
 mod publish;
 mod quota;
 mod random;
@@ -58,7 +63,9 @@ mod turns;
 mod upstream;
 pub mod wheel;
 
-pub use api::{Command, Gone, Link, Peer};
+pub use allowances::Allowances;
+pub use api::{ClientTls, Command, Gone, Link, Peer};
+pub use authorize::{AuthRequest, Replacement, Verdict};
 pub use config::Config;
 #[cfg(feature = "sabotage")]
 pub use engine::Sabotage;

@@ -43,7 +43,7 @@ impl Engine {
         if !fits {
             return None;
         }
-        let (max_payload, message_size) = (upstream.tune.max_payload(), self.config.limits.message_size);
+        let (max_payload, message_size) = (upstream.tune.max_payload(), channel.usual_message);
         let (mut end, mut count) = (first.start, 0);
         let mut next = Some(*first);
         while let Some(method) = next
@@ -131,6 +131,7 @@ impl Engine {
                 format!("message size {} is larger than configured max size {most}", header.body_size);
             return Err(Fault::channel(406, detail, AT));
         }
+        self.weigh_message(id, header.body_size, AT)?;
         if let Some(up) = self.channels[id].current {
             self.fits_upstream(up, frame)?;
         }

@@ -177,6 +177,7 @@ impl Engine {
             return;
         };
         self.budget.note_held(0, channel.held.len());
+        self.leave_channel(channel.session, channel.counts);
         if let Some(session) = self.sessions.get_mut(channel.session) {
             session.forget_channel(channel.number);
             if !channel.consumers.is_empty() {

@@ -86,6 +86,9 @@ impl Engine {
         let Some(upstream) = self.upstreams.get_mut(id) else {
             return;
         };
+        if upstream.purpose == Purpose::Dedicated {
+            return self.lose_own(id, reason, text);
+        }
         upstream.ending.get_or_insert((reason, text.to_owned()));
         upstream.stage = Stage::Ended;
         let mut unsent = Unsent::of(&upstream.outbox.take_unbegun());

@@ -17,6 +17,10 @@ const AT: (u16, u16) = (10, 70);
 
 impl Engine {
     pub(crate) fn client_updates_secret(&mut self, id: SessionId, update: &connection::UpdateSecret<'_>) {
+        if self.sessions[id].recredited {
+            // What the client says now is not what its broker knows it by.
+            return self.secret_refused(id);
+        }
         let Some(tenant) = self.sessions[id].tenant.and_then(|t| self.tenants.get(t)) else { return };
         let (farm, user) = (tenant.farm, self.logins[tenant.login].credentials.user.clone());
         let response = [b"\0", user.as_bytes(), b"\0", update.new_secret].concat();

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
+use crate::allowances::Pass;
 use crate::api::Peer;
 use crate::config::{CloseMode, OnLoss};
+use crate::dedicated::Dedicated;
 use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
 use crate::numbers::SessionChannels;
 use crate::outbox::Outbox;
@@ -14,7 +16,7 @@ use crate::time::Time;
 /// What a session is doing. Handshake, then [`Phase::Running`], then one of the endings.
 ///
 /// ```text
-/// Header -> Greeting -> StartOk -> Verifying -> TuneOk -> Open -> Entering -> Running
+/// Header -> Greeting -> StartOk -> Verifying -> TuneOk -> Open -> Authorizing -> Entering -> Running
 ///   any of them -> CloseSent -> Ended          (Warren closed it)
 ///   Running -> Leaving -> Ended                (the client closed it: channels and lanes first)
 ///   Running -> Gone                            (the socket broke: complete publishes go on)
@@ -33,6 +35,8 @@ pub(crate) enum Phase {
     TuneOk,
     /// connection.open is awaited.
     Open,
+    /// The auth service is asked.
+    Authorizing,
     /// The broker checks the virtual host.
     Entering,
     /// The client works.
@@ -50,7 +54,7 @@ pub(crate) enum Phase {
 impl Phase {
     /// Whether the client's frames must wait for the broker.
     pub(crate) fn waits(self) -> bool {
-        matches!(self, Phase::Greeting | Phase::Verifying | Phase::Entering)
+        matches!(self, Phase::Greeting | Phase::Verifying | Phase::Authorizing | Phase::Entering)
     }
 
     /// Whether the handshake is still going on.
@@ -124,6 +128,11 @@ pub struct HandOff {
     /// What the farm offers, which the other worker may not have learned yet.
     pub(crate) farm_tune: Option<Tune>,
     pub(crate) vhost: String,
+    pub(crate) route: crate::config::RouteId,
+    /// The limits that concern it.
+    pub(crate) pass: Option<Box<Pass>>,
+    /// The auth service gave it other credentials than its client's.
+    pub(crate) recredited: bool,
 }
 
 /// What is known of an exclusive queue.
@@ -157,7 +166,9 @@ pub(crate) struct Session {
     /// What the client may send now, in octets of payload.
     pub(crate) max_payload: u32,
     pub(crate) channels: SessionChannels,
-    /// The own lane: an upstream connection that this session has for itself.
+    /// What it needs to be dedicated; before its virtual host is known: to become it.
+    pub(crate) dedicated: Option<Box<Dedicated>>,
+    /// The own lane: an upstream connection that this session has for itself. A dedicated session has nothing else.
     pub(crate) lane: Option<UpstreamId>,
     /// Exclusive queues, which live on the lane.
     pub(crate) exclusive: BTreeMap<Box<[u8]>, Exclusive>,
@@ -187,6 +198,24 @@ pub(crate) struct Session {
     pub(crate) armed: Option<Time>,
     pub(crate) close: CloseMode,
     pub(crate) on_loss: OnLoss,
+    /// The limits that concern it, and what it has of them. `None`: not known yet, or it has ended.
+    pub(crate) pass: Option<Box<Pass>>,
+    /// Its data is limited or watched.
+    pub(crate) paced: bool,
+    /// It waits for its turn to be read.
+    pub(crate) reading_waits: bool,
+    /// What waits for it waits for its turn to be written.
+    pub(crate) writing_waits: bool,
+    /// Its channels and messages are limited or watched: where frames pass as they are, they are looked at.
+    pub(crate) counts_own: bool,
+    /// Messages up to this size need no look at limits.
+    pub(crate) usual_message: u64,
+    /// Known once its virtual host is.
+    pub(crate) route: Option<crate::config::RouteId>,
+    /// The auth service gave it other credentials than its client's.
+    pub(crate) recredited: bool,
+    /// The name that the client gave its connection, until the auth service was asked.
+    pub(crate) connection_name: Box<str>,
     /// It may have made a broker close a connection that others used: it gets its own.
     pub(crate) suspect_until: Time,
     /// Why it ends: index into the reasons of the metrics, and a text.
@@ -199,6 +228,22 @@ impl Session {
         self.phase == Phase::Verifying || self.phase == Phase::Running && self.rekeying == Some(login)
     }
 
+    /// Whether frames pass as they are between it and an upstream connection of its own.
+    #[inline]
+    pub(crate) fn relays(&self) -> bool {
+        self.dedicated.is_some() && matches!(self.phase, Phase::Running | Phase::Leaving)
+    }
+
+    /// Octets that the client's frame still lacks of which the beginning was passed on.
+    pub(crate) fn lacks(&self) -> u64 {
+        self.dedicated.as_ref().map_or(0, |d| d.lacks)
+    }
+
+    /// Of `octets` of the client, those that still belong to that frame are passed over. Returns how many.
+    pub(crate) fn skip(&mut self, octets: usize) -> usize {
+        self.dedicated.as_mut().map_or(0, |d| crate::dedicated::skip(&mut d.lacks, octets))
+    }
+
     /// Whether its socket may be read.
     pub(crate) fn may_read(&self) -> bool {
         !self.phase.waits()
@@ -206,6 +251,7 @@ impl Session {
             && !self.outbox_full
             && !self.held_full
             && !self.awaits_memory
+            && !self.reading_waits
     }
 
     /// The channel with this number.

@@ -250,7 +250,12 @@ impl Engine {
 
     /// Whether a consumer can be cancelled and begun again: its queue is known to outlive its last consumer.
     fn is_movable(&self, id: ChannelId, consumer: &Consumer) -> bool {
-        !consumer.fixed && self.known(id).is_some_and(|k| k.lasting.contains(&consumer.queue))
+        !consumer.fixed && self.lasts(id, &consumer.queue)
+    }
+
+    /// Whether a queue is known to outlive its last consumer.
+    pub(crate) fn lasts(&self, id: ChannelId, queue: &[u8]) -> bool {
+        self.known(id).is_some_and(|k| k.lasting.contains(queue))
     }
 
     /// cancel-ok for a consumer that is being moved: it begins again on the current binding.

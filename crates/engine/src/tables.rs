@@ -24,6 +24,12 @@ pub(crate) fn put_int(table: &mut Vec<u8>, key: &str, value: i64) {
     table.extend_from_slice(&value.to_be_bytes());
 }
 
+/// Adds a table.
+pub(crate) fn put_table(table: &mut Vec<u8>, key: &str, entries: &[u8]) {
+    put_key(table, key, b'F');
+    put_long(table, entries);
+}
+
 fn put_bool(table: &mut Vec<u8>, key: &str, value: bool) {
     put_key(table, key, b't');
     table.push(u8::from(value));
@@ -47,8 +53,7 @@ pub(crate) fn client_properties(name: &str) -> Vec<u8> {
     put_str(&mut table, "version", env!("CARGO_PKG_VERSION"));
     put_str(&mut table, "platform", "Rust");
     put_str(&mut table, "connection_name", name);
-    put_key(&mut table, "capabilities", b'F');
-    put_long(&mut table, &capabilities);
+    put_table(&mut table, "capabilities", &capabilities);
     table
 }
 
@@ -69,8 +74,7 @@ pub(crate) fn unknown_broker() -> Vec<u8> {
         put_bool(&mut capabilities, capability, true);
     }
     let mut table = Vec::new();
-    put_key(&mut table, "capabilities", b'F');
-    put_long(&mut table, &capabilities);
+    put_table(&mut table, "capabilities", &capabilities);
     put_str(&mut table, "product", "RabbitMQ");
     table
 }

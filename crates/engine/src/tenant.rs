@@ -63,6 +63,8 @@ pub(crate) enum Inquiry {
     Login(LoginId),
     /// Whether they may use the virtual host.
     Tenant(TenantId),
+    /// Both, on a dedicated session's own connection.
+    Session(SessionId),
 }
 
 /// Credentials at one farm, and whether they are good.

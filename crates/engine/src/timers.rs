@@ -112,9 +112,12 @@ impl Engine {
             Phase::Greeting => self.send_start(id),
             Phase::CloseSent => self.abort_session(id, close::CLIENT, "connection.close was not answered"),
             Phase::Ended => self.commands.push_back(Command::Close(Link::Session(id))),
+            Phase::Authorizing => self.auth_service_failed(id, "it did not answer in time"),
             Phase::Gone => self.left_behind(id),
             _ if waits => {
-                let farm = session.login.and_then(|l| self.logins.get(l)).map_or(0, |l| l.farm);
+                let of_login = session.login.and_then(|l| self.logins.get(l)).map(|l| l.farm);
+                let farm = session.dedicated.as_ref().map(|d| d.farm).filter(|_| of_login.is_none());
+                let farm = of_login.or(farm).unwrap_or(0);
                 let (name, state) = (&self.config.farms[farm].name, &self.farms[farm]);
                 let waited = self.config.limits.wait_limit.as_secs();
                 let detail = format!(
@@ -123,6 +126,7 @@ impl Engine {
                 );
                 self.close_session(id, 320, &reply::text(320, &detail), (0, 0), close::UPSTREAM);
             }
+            _ if session.relays() => self.relay_too_late(id),
             Phase::Running if session.rekeying.is_some() => {
                 let text = reply::text(320, "no broker was there to check the new secret");
                 self.close_session(id, 320, &text, (0, 0), close::UPSTREAM);
@@ -144,7 +148,9 @@ impl Engine {
             return;
         };
         let silent = self.now.since(session.last_received) > half * 4;
-        let quiet = self.now.since(session.last_sent) + Duration::from_millis(50) >= half;
+        // A dedicated client gets its broker's heartbeats.
+        let quiet =
+            self.now.since(session.last_sent) + Duration::from_millis(50) >= half && !session.relays();
         let (outbox_empty, may_read) = (session.outbox.is_empty(), session.may_read());
         if silent && may_read {
             let text = format!("missed heartbeats from the client, timeout: {} s", session.tune.heartbeat);
@@ -185,7 +191,8 @@ impl Engine {
         };
         let ready = upstream.stage == Stage::Ready;
         let beat = half_beat(upstream.tune.heartbeat).filter(|_| ready);
-        let idle = ready && upstream.busy() == 0 && upstream.purpose != Purpose::Lane;
+        let shared = !matches!(upstream.purpose, Purpose::Lane | Purpose::Dedicated);
+        let idle = ready && upstream.busy() == 0 && shared;
         let idle = idle.then(|| {
             let due = upstream.idle_since + self.config.limits.idle_timeout;
             // The last one of a tenant outlives its idle time: look again later.
@@ -230,7 +237,8 @@ impl Engine {
             return;
         };
         let silent = self.now.since(upstream.last_received) > half * 4;
-        let quiet = self.now.since(upstream.last_sent) + Duration::from_millis(50) >= half;
+        let quiet = self.now.since(upstream.last_sent) + Duration::from_millis(50) >= half
+            && upstream.purpose != Purpose::Dedicated;
         if silent && !upstream.held_back {
             self.abort_upstream(id, dial::HEARTBEAT, "nothing was heard from it for two heartbeats");
         } else if quiet && upstream.outbox.is_empty() {
@@ -246,7 +254,7 @@ impl Engine {
         };
         let limits = &self.config.limits;
         let idle = upstream.stage == Stage::Ready
-            && upstream.purpose != Purpose::Lane
+            && !matches!(upstream.purpose, Purpose::Lane | Purpose::Dedicated)
             && upstream.busy() == 0
             && self.now.since(upstream.idle_since) >= limits.idle_timeout;
         if !idle {
@@ -297,5 +305,13 @@ fn half_beat(seconds: u16) -> Option<Duration> {
 
 /// Whether heartbeats go on in this phase.
 fn beats(phase: Phase) -> bool {
-    matches!(phase, Phase::Running | Phase::Leaving | Phase::Entering | Phase::Open | Phase::CloseSent)
+    matches!(
+        phase,
+        Phase::Running
+            | Phase::Leaving
+            | Phase::Authorizing
+            | Phase::Entering
+            | Phase::Open
+            | Phase::CloseSent
+    )
 }

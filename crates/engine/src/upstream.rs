@@ -31,6 +31,8 @@ pub(crate) enum Purpose {
     Quarantine,
     /// One session's own.
     Lane,
+    /// The other end of a dedicated session.
+    Dedicated,
 }
 
 impl Purpose {
@@ -42,6 +44,7 @@ impl Purpose {
             Purpose::Mixed => "mixed",
             Purpose::Quarantine => "quarantine",
             Purpose::Lane => "lane",
+            Purpose::Dedicated => "dedicated",
         }
     }
 }
@@ -79,7 +82,7 @@ pub(crate) struct Upstream {
     pub(crate) login: Option<LoginId>,
     /// Whose pools it belongs to.
     pub(crate) tenant: Option<TenantId>,
-    /// Whose lane it is. The session may be gone already.
+    /// Whose lane it is, or whose other end. The session may be gone already.
     pub(crate) session: Option<SessionId>,
     pub(crate) tune: Tune,
     pub(crate) numbers: UpNumbers,
@@ -102,6 +105,8 @@ pub(crate) struct Upstream {
     pub(crate) blocked: Option<Box<[u8]>>,
     /// A lane is not read while its session does not read.
     pub(crate) held_back: bool,
+    /// Octets that a frame still lacks of which the beginning was passed on: only for dedicated sessions.
+    pub(crate) lacks: u64,
     pub(crate) deadline: Option<Time>,
     /// When its timer will look at it.
     pub(crate) armed: Option<Time>,

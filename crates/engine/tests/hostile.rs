@@ -28,7 +28,7 @@ impl Stage {
         let limits = Limits { auth_ttl: std::time::Duration::from_secs(60), ..Limits::default() };
         let config = Arc::new(Config::simple("127.0.0.1", 5672, limits));
         let mut engine = Engine::new(config, Options::single(1), Time(0));
-        let peer = Peer { address: SocketAddr::from(([127, 0, 0, 1], 4000)), listener: 0 };
+        let peer = Peer::plain(SocketAddr::from(([127, 0, 0, 1], 4000)));
         let session = engine.accepted(Time(0), peer).expect("it is not stopping");
         let mut stage = Stage { engine, session, upstreams: Vec::new(), now: 0, session_open: true };
         stage.client_bytes(&PROTOCOL_HEADER);
@@ -90,6 +90,7 @@ impl Stage {
                 Command::Close(link) | Command::Abort(link) => self.end(link),
                 Command::Read(_) | Command::Event(_) => {}
                 Command::HandOff { .. } => panic!("there is only one worker"),
+                Command::Authorize { .. } => panic!("there is no auth service"),
             }
         }
         self.engine.check_invariants();

@@ -37,7 +37,7 @@ impl Door {
     }
 
     fn arrive(&mut self) -> SessionId {
-        let peer = Peer { address: SocketAddr::from(([127, 0, 0, 1], 4000)), listener: 0 };
+        let peer = Peer::plain(SocketAddr::from(([127, 0, 0, 1], 4000)));
         let id = self.engine.accepted(self.now, peer).expect("it is not stopping");
         self.got.insert(id, Vec::new());
         self.obey();
@@ -102,6 +102,7 @@ impl Door {
                 }
                 Command::Read(_) | Command::Event(_) => {}
                 Command::HandOff { .. } => panic!("there is only one worker"),
+                Command::Authorize { .. } => panic!("there is no auth service"),
             }
         }
         self.engine.check_invariants();

@@ -20,7 +20,7 @@ use warren_wire::method::{channel, connection};
 use warren_wire::{Method, MethodId};
 
 /// Much longer than anything takes that works, on a machine with two cores that are both busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

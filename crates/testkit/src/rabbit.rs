@@ -260,7 +260,7 @@ fn path_with_sbin() -> String {
 fn speaks_amqp(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<[u8; 11]> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.write_all(&warren_wire::frame::PROTOCOL_HEADER)?;
         let mut answer = [0; 11];
         stream.read_exact(&mut answer)?;

@@ -13,9 +13,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// It opens its ports without waiting for anything, so this is for a machine that is busy with other things.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A graceful stop may wait for clients and for brokers.
-const STOP_WITHIN: Duration = Duration::from_secs(20);
+const STOP_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running proxy; killed when dropped. What it wrote is shown when the test fails.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Warren {
     reaper: Option<Reaper>,
     port: u16,
     http_port: u16,
+    /// Where it listens for clients, in the order of its log.
+    listeners: Vec<SocketAddr>,
     folder: tempfile::TempDir,
 }
 
@@ -52,20 +54,56 @@ impl Warren {
         Warren::start_program(command, &format!("amqp://127.0.0.1:{broker_port}"), arguments)
     }
 
+    /// Starts one with a TOML file. Listeners should say port 0 (see [`Warren::listener`]); metrics are served on a free
+    /// port unless the file says where.
+    pub fn start_file(text: &str) -> Warren {
+        let folder = folder();
+        let file = folder.path().join("warren.toml");
+        let control = if text.contains("[control]") { "" } else { "\n[control]\nhttp = \"127.0.0.1:0\"\n" };
+        std::fs::write(&file, format!("{text}{control}")).expect("an own folder");
+        let mut command = Command::new(binary());
+        command.arg("-c").arg(file);
+        Warren::begin(command, folder, 0, 0)
+    }
+
+    /// As [`Warren::start`], with clients that wait for five minutes when their broker is away, and a broker that may take a
+    /// minute for each step of a handshake: where others want the machine too, a node takes longer than half a minute to
+    /// start, and longer than ten seconds to let a crowd in.
+    pub fn start_patient(rabbit: &Rabbit, workers: usize) -> Warren {
+        let (folder, port, http_port) = (folder(), ports::free(), ports::free());
+        let file = folder.path().join("warren.toml");
+        let broker = rabbit.port();
+        let text = format!(
+            "[proxy]\nworkers = {workers}\nwait_limit = \"300s\"\nhandshake_timeout = \"60s\"\n\
+             [control]\nhttp = \"127.0.0.1:{http_port}\"\n\
+             [[listener]]\naddress = \"127.0.0.1:{port}\"\n\
+             [[backend]]\nname = \"node\"\nhost = \"127.0.0.1\"\nport = {broker}\n\
+             [[farm]]\nname = \"main\"\nbackends = [\"node\"]\n\
+             [[route]]\nfarm = \"main\"\n"
+        );
+        std::fs::write(&file, text).expect("an own folder");
+        let mut command = Command::new(binary());
+        command.arg("-c").arg(file);
+        Warren::begin(command, folder, port, http_port)
+    }
+
     fn start_program(mut command: Command, upstream: &str, arguments: &[&str]) -> Warren {
-        let folder = tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder");
-        let log = File::create(folder.path().join("log")).expect("an own folder");
         let (port, http_port) = (ports::free(), ports::free());
         command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-b", &http_port.to_string()]);
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "1"]);
         }
         command.args(arguments).arg(upstream);
+        Warren::begin(command, folder(), port, http_port)
+    }
+
+    fn begin(mut command: Command, folder: tempfile::TempDir, port: u16, http_port: u16) -> Warren {
+        let log = File::create(folder.path().join("log")).expect("an own folder");
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let process = command.spawn().unwrap_or_else(|e| panic!("starting {}: {e}", binary().display()));
         let reaper = Some(Reaper::of(process.id()));
-        let mut warren = Warren { process, reaper, port, http_port, folder };
+        let mut warren = Warren { process, reaper, port, http_port, listeners: Vec::new(), folder };
         warren.wait_ready();
         warren
     }
@@ -92,6 +130,11 @@ impl Warren {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// The address of a listener, by its number in the order of the file.
+    pub fn listener(&self, number: usize) -> SocketAddr {
+        self.listeners[number]
+    }
+
     /// Port for `/metrics`, `/healthz` and `/readyz`.
     pub fn http_port(&self) -> u16 {
         self.http_port
@@ -105,7 +148,7 @@ impl Warren {
     /// Status and body of an HTTP GET.
     pub fn http_get(&self, path: &str) -> std::io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http_port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: warren\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -182,11 +225,27 @@ impl Warren {
         assert!(status.success(), "Warren ended with {status}");
     }
 
+    /// What the log says of the ports that the system chose.
+    fn find_ports(&mut self) {
+        let log = self.log();
+        let said = log
+            .split_once("listening for clients on ")
+            .and_then(|(_, rest)| rest.split_once(", for HTTP on "));
+        let Some((clients, rest)) = said else { return };
+        self.listeners = clients.split(" and ").filter_map(|address| address.parse().ok()).collect();
+        let http = rest.split([';', ' ']).next().and_then(|address| address.parse::<SocketAddr>().ok());
+        if self.port == 0 {
+            self.port = self.listeners.first().map_or(0, SocketAddr::port);
+            self.http_port = http.map_or(0, |address| address.port());
+        }
+    }
+
     fn wait_ready(&mut self) {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
+            self.find_ports();
             let answered = self.http_get("/healthz").is_ok_and(|(status, _)| status != 0);
-            if answered && TcpStream::connect(self.address()).is_ok() {
+            if answered && self.port != 0 && TcpStream::connect(self.address()).is_ok() {
                 return;
             }
             if let Some(status) = self.process.try_wait().expect("our own process") {
@@ -210,6 +269,10 @@ impl Drop for Warren {
             eprintln!("--- Warren wrote:\n{}", self.log());
         }
     }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("warren-proxy-").tempdir().expect("a temporary folder")
 }
 
 fn metric_name(line: &str) -> &str {

@@ -8,9 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use warren_engine::config::Limits;
-
-use crate::options::Upstream;
+use crate::setup::Reach;
 use crate::socket::Socket;
 use crate::tls;
 
@@ -26,10 +24,11 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// For plain TCP.
-    pub(crate) fn plain(upstream: &Upstream) -> Connector {
-        let limit = Limits::default().connect_timeout;
-        Connector { host: upstream.host.clone(), port: upstream.port, tls: None, limit }
+    /// Reads the certificates that it needs. The error is a text for people.
+    pub(crate) fn new(reach: &Reach, limit: Duration) -> Result<Connector, String> {
+        let tls = reach.tls.as_ref().map(|tls| tls::Client::new(&reach.place.host, tls));
+        let tls = tls.transpose()?;
+        Ok(Connector { host: reach.place.host.clone(), port: reach.place.port, tls, limit })
     }
 
     /// Connects. The error is a text for people: it says what was tried, and what came of it.

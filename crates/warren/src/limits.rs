@@ -99,6 +99,11 @@ fn group_files(groups: &str) -> Vec<String> {
     files
 }
 
+/// What this machine is called.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,36 +3,46 @@
 //!
 //! The tour, in the order in which things happen:
 //!
-//! 1. [`options`]: what the operator said, checked, resolved into settings and the engine's configuration.
+//! 1. [`options`] and [`file`]: what the operator said, checked, resolved into a [`setup`]; [`units`]: quantities as people
+//!    write them.
 //! 2. [`limits`], [`logging`]: what the process needs before it serves; [`seats`]: how many connections it may have.
 //! 3. [`listen`]: the listening sockets. They are open before anything else runs.
 //! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`], [`tls_stream`]) and its connections to
 //!    brokers ([`connect`], [`tls`]).
 //! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), the end.
 
+mod admission;
+mod auth;
 mod connect;
 mod control;
 mod demo;
+mod file;
 mod limits;
 mod listen;
 mod logging;
 mod options;
 mod seats;
+mod setup;
 mod signals;
 mod socket;
 mod tls;
 mod tls_stream;
+mod units;
 mod worker;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use admission::Admission;
 use anyhow::Context;
 use connect::Connector;
 use control::Control;
-use options::{Refusal, Settings, Wanted};
+use options::{Refusal, Wanted};
 use seats::Seats;
+use setup::{Place, Setup};
+use tokio::runtime::Handle;
 use worker::clock::Clock;
 
 /// Gives the memory of a crowd back when it has left. The system's allocator would keep most of it: it gives back from
@@ -43,21 +53,43 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let wanted = options::read(std::env::args_os(), &|name| std::env::var_os(name));
     match wanted {
-        Ok(Wanted::Serve(settings)) => serve(&settings),
+        Ok(Wanted::Serve(settings)) => serve(&settings.setup(), Some(&settings.in_words())),
+        Ok(Wanted::ServeFile(setup)) => serve(&setup, None),
+        Ok(Wanted::Check(path)) => check(&path),
+        Ok(Wanted::Schema) => {
+            print!("{}", file::schema::schema());
+            ExitCode::SUCCESS
+        }
         Ok(Wanted::Demo(arguments)) => demo::main(&arguments),
         Err(refusal) => refusal.print(),
     }
 }
 
-/// Is a proxy, until it is told to stop.
-fn serve(settings: &Settings) -> ExitCode {
-    let connector = match connector(settings) {
-        Ok(connector) => connector,
-        Err(refusal) => return refusal.print(),
+/// Says whether a file is right.
+fn check(path: &Path) -> ExitCode {
+    let usable = |setup: Setup| match connectors(&setup) {
+        Ok(_) => Ok(setup),
+        Err((backend, problem)) => Err(Refusal::of_backend(&backend, problem)),
     };
-    let log = logging::start(settings.log);
-    tracing::debug!("settings: {settings:?}");
-    let code = run(settings, connector).unwrap_or_else(|error| {
+    match file::load(path).map_err(Refusal::File).and_then(usable) {
+        Ok(setup) => {
+            println!("{}: right; {}", path.display(), setup.in_words());
+            ExitCode::SUCCESS
+        }
+        Err(refusal) => refusal.print(),
+    }
+}
+
+/// Is a proxy, until it is told to stop. `words`: what is in force, for the log.
+fn serve(setup: &Setup, words: Option<&str>) -> ExitCode {
+    let connectors = match connectors(setup) {
+        Ok(connectors) => connectors,
+        Err((_, problem)) if words.is_some() => return Refusal::of_upstream_ca(problem).print(),
+        Err((backend, problem)) => return Refusal::of_backend(&backend, problem).print(),
+    };
+    let log = logging::start(setup.log);
+    tracing::debug!("setup: {setup:?}");
+    let code = run(setup, connectors, words).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         ExitCode::FAILURE
     });
@@ -65,27 +97,33 @@ fn serve(settings: &Settings) -> ExitCode {
     code
 }
 
-/// How the broker is reached. With TLS, certificates are read now: what is wrong with them is the operator's to know.
-fn connector(settings: &Settings) -> Result<Connector, Refusal> {
-    let upstream = &settings.upstream;
-    let tls = upstream.tls.then(|| tls::Client::new(&upstream.host, settings.upstream_ca.as_deref()));
-    let tls = tls.transpose().map_err(Refusal::of_upstream_ca)?;
-    Ok(Connector { tls, ..Connector::plain(upstream) })
+/// How the brokers are reached. With TLS, certificates are read now: what is wrong with them is the operator's to know,
+/// with the backend's name.
+fn connectors(setup: &Setup) -> Result<Vec<Connector>, (String, String)> {
+    let limit = setup.engine.limits.connect_timeout;
+    let all = setup.backends.iter().zip(&setup.engine.backends);
+    all.map(|(reach, backend)| {
+        Connector::new(reach, limit).map_err(|problem| (backend.name.clone(), problem))
+    })
+    .collect()
 }
 
 /// Starts the proxy, and stays with the control thread's work until the end.
-fn run(settings: &Settings, connector: Connector) -> anyhow::Result<ExitCode> {
+fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow::Result<ExitCode> {
     let control = Control::new()?;
-    let proxy = Proxy::start(settings, connector)?;
+    setup.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let proxy = Proxy::start(setup, connectors, control.runtime())?;
     tracing::info!(
-        "listening for clients on {}, for HTTP on {}; the broker is {}; {} worker(s)",
+        "listening for clients on {}, for HTTP on {}; {}; {} worker(s)",
         proxy.clients,
         listen::names(&proxy.http),
-        settings.upstream,
-        settings.workers,
+        setup.brokers_in_words(),
+        setup.workers,
     );
-    tracing::info!("{}", settings.in_words());
-    control.run(proxy.http, proxy.workers, settings.stopping())
+    if let Some(words) = words {
+        tracing::info!("{words}");
+    }
+    control.run(proxy.http, proxy.workers, proxy.admission, setup.stopping)
 }
 
 /// A proxy that serves clients; its metrics are not served yet.
@@ -94,23 +132,31 @@ struct Proxy {
     clients: String,
     http: Vec<TcpListener>,
     workers: Vec<worker::Handle>,
+    admission: Arc<Admission>,
 }
 
 impl Proxy {
     /// Opens the ports and starts the workers.
-    fn start(settings: &Settings, connector: Connector) -> anyhow::Result<Proxy> {
+    fn start(setup: &Setup, connectors: Vec<Connector>, runtime: &Handle) -> anyhow::Result<Proxy> {
         limits::raise_descriptors();
-        let clients = listen::open(&settings.listen, settings.port).context("clients cannot be served")?;
-        let http = listen::open(&settings.listen, settings.http_port).context("metrics cannot be served")?;
-        let division = limits::divide(limits::descriptors(), settings.workers);
-        let mut config = settings.engine_config();
+        let open = |place: &Place| listen::open(&place.host, place.port);
+        let mut clients = Vec::new();
+        for listening in &setup.listeners {
+            clients.extend(open(&listening.place).context("clients cannot be served")?);
+        }
+        let http = setup.http.as_ref().map(open).transpose().context("metrics cannot be served")?;
+        let http = http.unwrap_or_default();
+        let division = limits::divide(limits::descriptors(), setup.workers);
+        let mut config = setup.engine.clone();
         config.limits.handshakes = config.limits.handshakes.min(division.handshakes);
-        let seats = Seats::new(division.connections);
-        let connectors: Arc<[Connector]> = Arc::new([connector]);
+        let seats = Seats::new(division.connections, setup.accept_rate);
+        let clock = Clock::start();
+        let admission = Admission::new(&config, setup.auth.as_ref(), runtime, clock);
         let config = Arc::new(config);
+        let connectors: Arc<[Connector]> = connectors.into();
         let workers =
-            worker::start_all(settings.workers, &config, &connectors, &clients, Clock::start(), &seats)?;
+            worker::start_all(setup.workers, &config, &connectors, &clients, clock, &seats, &admission)?;
         // `clients` is dropped here: every worker has its own duplicate.
-        Ok(Proxy { clients: listen::names(&clients), http, workers })
+        Ok(Proxy { clients: listen::names(&clients), http, workers, admission })
     }
 }

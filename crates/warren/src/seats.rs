@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use warren_engine::allowances::Window;
+use warren_engine::time::Time;
+
 /// How often the log may say that there is no room.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -21,14 +24,19 @@ pub(crate) struct Seats {
     taken: AtomicUsize,
     /// Workers with as many handshakes in progress as each may have.
     crowded: AtomicUsize,
+    /// New clients per second, and those of the last one.
+    rate: Option<(u64, Mutex<Window>)>,
+    started: Instant,
     silent_until: Mutex<Option<Instant>>,
 }
 
 impl Seats {
-    /// So many seats, none of them taken.
-    pub(crate) fn new(most: usize) -> Arc<Seats> {
+    /// So many seats, none of them taken, and so many clients per second who may take one.
+    pub(crate) fn new(most: usize, rate: Option<u32>) -> Arc<Seats> {
         Arc::new(Seats {
             most,
+            rate: rate.map(|rate| (rate.into(), Mutex::default())),
+            started: Instant::now(),
             taken: AtomicUsize::new(0),
             crowded: AtomicUsize::new(0),
             silent_until: Mutex::new(None),
@@ -44,6 +52,32 @@ impl Seats {
     /// Whether another client may be accepted.
     pub(crate) fn has_room(&self) -> bool {
         self.taken.load(Relaxed) < self.most
+    }
+
+    /// How long the next client has to wait because of those who came within the last second.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let (rate, window) = self.rate.as_ref()?;
+        let now = self.now();
+        let free_at = window.lock().unwrap_or_else(PoisonError::into_inner).free_at(now, *rate);
+        (free_at > now).then(|| free_at.since(now))
+    }
+
+    /// A client was accepted. `false`: others were faster, it has to wait.
+    pub(crate) fn admit(&self) -> bool {
+        let Some((rate, window)) = &self.rate else { return true };
+        window.lock().unwrap_or_else(PoisonError::into_inner).take(self.now(), *rate).is_some()
+    }
+
+    /// Why clients wait when they come too fast, for people.
+    pub(crate) fn too_fast(&self) -> String {
+        format!(
+            "the accept rate of {} per second is used up",
+            self.rate.as_ref().map_or(0, |(rate, _)| *rate)
+        )
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// A worker has become crowded, or is so no more.
@@ -93,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_seat_is_free_again_when_its_connection_is_gone() {
-        let seats = Seats::new(2);
+        let seats = Seats::new(2, None);
         let first = seats.take();
         let _second = seats.take();
         assert!(!seats.has_room());
@@ -104,5 +138,17 @@ mod tests {
         assert!(seats.full().starts_with("2 connections"), "{}", seats.full());
         drop(first);
         assert!(seats.has_room());
+    }
+
+    #[test]
+    fn no_more_come_in_a_second_than_may() {
+        let seats = Seats::new(100, Some(3));
+        let admitted = (0..10).filter(|_| seats.admit()).count();
+        assert_eq!(admitted, 3);
+        let pause = seats.pause().expect("the next has to wait");
+        assert!(pause <= Duration::from_secs(1), "{pause:?}");
+        std::thread::sleep(pause + Duration::from_millis(1));
+        assert!(seats.admit());
+        assert!(Seats::new(1, None).admit() && Seats::new(1, None).pause().is_none());
     }
 }

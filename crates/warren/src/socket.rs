@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll};
 
 use rustls::Connection;
@@ -116,6 +116,14 @@ impl Socket {
                 tls.say_goodbye();
                 drop(SockRef::from(tls.stream()).shutdown(Shutdown::Write));
             }
+        }
+    }
+
+    /// The address of this machine's end.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Socket::Plain(stream) => stream.local_addr(),
+            Socket::Tls(tls) => tls.borrow().stream().local_addr(),
         }
     }
 

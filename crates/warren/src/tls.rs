@@ -9,6 +9,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::setup::ClientTls;
+
 /// How to speak TLS with a broker.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -19,10 +21,11 @@ pub(crate) struct Client {
 impl Client {
     /// For a broker called `host`, verified with the certificates of a file, or with the system's roots.
     /// The error is a text for people.
-    pub(crate) fn new(host: &str, ca: Option<&Path>) -> Result<Client, String> {
+    pub(crate) fn new(host: &str, tls: &ClientTls) -> Result<Client, String> {
+        let host = tls.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host:?} cannot be the name in a certificate"))?;
-        let roots = match ca {
+        let roots = match &tls.ca {
             Some(file) => roots_of(file)?,
             None => system_roots()?,
         };

@@ -17,6 +17,12 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// Octets that were not read yet.
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.rest.split_first_chunk::<N>()?;

@@ -77,6 +77,12 @@ impl<'a> Table<'a> {
         Entries(Reader::new(self.0))
     }
 
+    /// The keys in the order in which they were sent, each with its whole entry as it is encoded: for passing on some of
+    /// them.
+    pub fn encoded(&self) -> EncodedEntries<'a> {
+        EncodedEntries { all: self.0, at: 0 }
+    }
+
     /// An owned copy for whoever keeps or changes the table. Of equal keys the last remains.
     ///
     /// # Errors
@@ -125,6 +131,26 @@ impl<'a> Iterator for Entries<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let key = self.0.short()?;
         Some((key, walk::value(&mut self.0)?))
+    }
+}
+
+/// Iterator over the entries of a [`Table`] as they are encoded.
+pub struct EncodedEntries<'a> {
+    all: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for EncodedEntries<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.all.get(self.at..)?;
+        let mut reader = Reader::new(rest);
+        let key = reader.short()?;
+        walk::value(&mut reader)?;
+        let len = rest.len() - reader.left();
+        self.at += len;
+        Some((key, &rest[..len]))
     }
 }
 

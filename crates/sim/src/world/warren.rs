@@ -136,7 +136,7 @@ impl Warren {
         let worker = outside.ctx.rng.below(self.engines.len());
         let engine = &mut self.engines[worker];
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + place as u16));
-        let id = engine.accepted(Time(outside.ctx.now), Peer { address, listener: 0 });
+        let id = engine.accepted(Time(outside.ctx.now), Peer::plain(address));
         let id = id.ok_or("the engine refuses a client")?;
         let session = Session::new(worker, id, engine.pool());
         if place < self.sessions.len() {
@@ -410,6 +410,7 @@ impl Warren {
                 let session = found.ok_or("hand-off of a session that is not here")?;
                 session.moving = Some((to, hand_off));
             }
+            Command::Authorize { .. } => return Err("there is no auth service".into()),
             Command::Event(_) => {}
         }
         Ok(())

@@ -2,10 +2,11 @@
 
 use crate::cases::{Case, Kind, Section, Stage, flow};
 use crate::{contents, framing, handshakes, methods, refusals, states};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use warren_testkit::peer::PUBLISH;
-use warren_testkit::{Peer, Through, Way, eventually, through_warren};
+use warren_testkit::{Handshake, Peer, Through, Way, eventually, through_warren, unique};
 use warren_wire::method::{basic, channel, queue};
 use warren_wire::{BasicProperties, Method};
 
@@ -32,7 +33,8 @@ const HOSTILE: [&Section; 6] = [
 
 /// What the canaries feel, and when.
 struct Canaries<'a> {
-    way: &'a Way,
+    address: SocketAddr,
+    vhost: &'a str,
     hostile: &'a AtomicBool,
     done: &'a AtomicBool,
     sung: &'a AtomicUsize,
@@ -46,12 +48,18 @@ struct Felt {
 }
 
 impl Canaries<'_> {
+    fn connect(&self) -> Peer {
+        let mut peer = Peer::connect_with(self.address, &Handshake::on(self.vhost));
+        peer.open_channel(1);
+        peer
+    }
+
     /// One publishes with confirms, the other consumes what it publishes, until all is over.
     fn sing(&self) -> Felt {
-        let mut publisher = self.way.connect_channel();
+        let mut publisher = self.connect();
         publisher.confirm_select(1);
         publisher.declare(1, "canary");
-        let mut consumer = self.way.connect_channel();
+        let mut consumer = self.connect();
         consumer.qos(1, 10);
         consumer.consume(1, "canary", "canary", false);
         let mut felt = Felt::default();
@@ -140,9 +148,25 @@ fn no_input_of_a_neighbour_is_felt() {
         assert_eq!(way.through, Through::Warren);
         let mut others = others(way);
         let (hostile, done, sung) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
-        let canaries = Canaries { way, hostile: &hostile, done: &done, sung: &sung };
-        let felt = std::thread::scope(|scope| {
+        let canaries = Canaries {
+            address: way.address(),
+            vhost: &way.vhost,
+            hostile: &hostile,
+            done: &done,
+            sung: &sung,
+        };
+        // The same past Warren, on a virtual host of its own: what of it is the machine's and the broker's.
+        let elsewhere = unique("canaries");
+        way.rabbit.add_vhost(&elsewhere);
+        let past = Canaries {
+            address: way.rabbit.address(),
+            vhost: &elsewhere,
+            sung: &AtomicUsize::new(0),
+            ..canaries
+        };
+        let (felt, past) = std::thread::scope(|scope| {
             let felt = scope.spawn(|| canaries.sing());
+            let past = scope.spawn(|| past.sing());
             let shared = shared_connections(way, &sung);
             let mut cleaners = [(); OFFENDERS].map(|()| way.observer());
             for block in 0..BLOCKS {
@@ -159,37 +183,44 @@ fn no_input_of_a_neighbour_is_felt() {
                 assert!(shared.iter().all(|pid| now.contains(pid)), "closed: {shared:?}, now {now:?}");
                 assert!(!felt.is_finished(), "a canary has fallen silent");
                 // What the offenders had for themselves is gone; for the rest they used what was there.
-                eventually("nothing but the shared connections is left", Duration::from_secs(10), || {
+                eventually("nothing but the shared connections is left", Duration::from_secs(60), || {
                     way.rabbit.connection_pids(&way.vhost).len() == shared.len() + OFFENDERS
                 });
             }
             done.store(true, Ordering::Relaxed);
-            felt.join().expect("two canaries that are alive")
+            let alive = "two canaries that are alive";
+            (felt.join().expect(alive), past.join().expect(alive))
         });
-        compare(felt);
+        way.rabbit.delete_vhost(&elsewhere);
+        compare(felt, past);
         others.into_iter().for_each(Peer::close);
     });
 }
 
 /// The upstream connections, as soon as the canaries use them.
 fn shared_connections(way: &Way, sung: &AtomicUsize) -> Vec<String> {
-    eventually("the canaries sing", Duration::from_secs(30), || sung.load(Ordering::Relaxed) > 100);
+    eventually("the canaries sing", Duration::from_secs(60), || sung.load(Ordering::Relaxed) > 100);
     let shared = way.rabbit.connection_pids(&way.vhost);
     assert_eq!(shared.len(), 3, "one each for who publishes, who consumes, who does both: {shared:?}");
     shared
 }
 
-/// The bound: at most twice the quiet time, and 5 ms.
-fn compare(mut felt: Felt) {
+/// The bound: at most twice the quiet time, and 5 ms. Where it takes longer beside the offenders past Warren too, by this
+/// factor longer: they cost the machine and the broker time, whoever is between.
+fn compare(mut felt: Felt, mut past: Felt) {
     let (quiet, hostile) = (p99(&mut felt.quiet), p99(&mut felt.hostile));
+    let (past_quiet, past_hostile) = (p99(&mut past.quiet), p99(&mut past.hostile));
     println!(
         "p99: {quiet:?} of {} in quiet, {hostile:?} of {} beside {} hostile inputs",
         felt.quiet.len(),
         felt.hostile.len(),
         cases().count() * TIMES
     );
+    println!("p99 past Warren: {past_quiet:?} in quiet, {past_hostile:?} beside them");
     assert!(felt.quiet.len() >= 1000 && felt.hostile.len() >= 1000, "too few to compare");
-    assert!(hostile <= quiet * 2 + Duration::from_millis(5), "{hostile:?} instead of {quiet:?}");
+    let noise = (past_hostile.as_secs_f64() / past_quiet.as_secs_f64()).max(1.0);
+    let most = quiet.mul_f64(2.0 * noise) + Duration::from_millis(5);
+    assert!(hostile <= most, "{hostile:?} instead of {quiet:?}, {most:?} at most");
 }
 
 fn p99(felt: &mut [Duration]) -> Duration {

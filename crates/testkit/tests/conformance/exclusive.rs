@@ -50,7 +50,7 @@ fn owned_and_left(way: &Way, how: &str, leave: Leave, name: &str) {
     assert_eq!((closed.code, closed.class, closed.method), (405, 50, 10), "{closed:?}");
     assert!(closed.text.starts_with("RESOURCE_LOCKED - cannot obtain exclusive access to locked queue"));
     leave(owner);
-    eventually(&format!("{name} is gone when its owner {how}"), Duration::from_secs(10), || {
+    eventually(&format!("{name} is gone when its owner {how}"), Duration::from_secs(60), || {
         way.rabbit.queue(&way.vhost, &name).is_none()
     });
     if !name.starts_with("amq.") {

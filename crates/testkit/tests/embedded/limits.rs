@@ -9,7 +9,7 @@ use warren_testkit::{Handshake, Peer, eventually};
 use warren_wire::BasicProperties;
 use warren_wire::method::{basic, connection};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const MEGABYTE: usize = 1 << 20;
 /// Much more than the system keeps for a connection of the loopback device.
 const MESSAGES: u32 = 64;

@@ -7,7 +7,7 @@ use warren_testkit::{Handshake, Peer, eventually};
 use warren_wire::Method;
 use warren_wire::method::{basic, queue};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn exclusive_queues_are_locked_and_end_with_their_connection() {

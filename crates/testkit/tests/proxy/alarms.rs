@@ -1,6 +1,6 @@
 //! What one client's publishing does to others: alarms that stop all publishers, and queues that hold one back.
 
-use crate::load::{Pace, Pair};
+use crate::load::{Pairs, is_as_without_warren};
 use amq_protocol_types::{AMQPValue, FieldTable};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ fn consumers_settle_and_drain_queues_while_an_alarm_blocks_all_publishers() {
         }
     });
     println!("{MESSAGES} messages drained during an alarm in {:?}", started.elapsed());
-    eventually("the queue is empty and everything is settled", Duration::from_secs(5), || {
+    eventually("the queue is empty and everything is settled", Duration::from_secs(60), || {
         rabbit.queue(&vhost, &queue).is_some_and(|q| q.ready == 0 && q.unacknowledged == 0)
     });
     // The alarm is still on, and who does not publish feels nothing of it.
@@ -101,6 +101,15 @@ fn quorum_queue(peer: &mut Peer) -> String {
     peer.declare_with(1, &queue::Declare { queue: name.as_bytes(), durable: true, arguments, ..DECLARE }).0
 }
 
+/// Tells a thread to stop, however the test ends.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Publishes to a queue without a pause until it is told to stop.
 fn flood(way: &Way, queue: &str, stop: &AtomicBool, sent: &AtomicU64) {
     let mut peer = way.connect_channel();
@@ -115,46 +124,42 @@ fn flood(way: &Way, queue: &str, stop: &AtomicBool, sent: &AtomicU64) {
     }
 }
 
-/// Declares by clients that come and go, each of which takes so long.
-fn declares(way: &Way, time: Duration) -> Pace {
-    let started = Instant::now();
-    let mut all = Vec::new();
-    while started.elapsed() < time {
-        let mut peer = way.connect_channel();
-        let declaring = Instant::now();
-        let queue = peer.declare(1, "");
-        all.push(declaring.elapsed());
-        peer.delete_queue(1, &queue);
-        peer.close();
-    }
-    Pace::of(all, started.elapsed())
+/// How long a declare takes, of a client that comes and goes.
+fn declare(mut peer: Peer) -> Duration {
+    let declaring = Instant::now();
+    let queue = peer.declare(1, "");
+    let took = declaring.elapsed();
+    peer.delete_queue(1, &queue);
+    peer.close();
+    took
 }
 
+/// RabbitMQ does not read from the flood's connection for a second at a time. A proxy that has others on the same
+/// connection (as amqproxy has) makes each of their declares wait so long.
 #[test]
 fn a_declare_takes_milliseconds_while_another_client_floods_a_quorum_queue() {
     both_ways(|way| {
         let mut owner = way.connect_channel();
         let queue = quorum_queue(&mut owner);
-        let mut others = Pair::new(way);
-        let before = (declares(way, Duration::from_secs(1)), others.run(Duration::from_secs(1)));
+        let mut others = Pairs::new(way);
+        let a_while = Duration::from_secs(3);
+        others.feel_nothing("a message before", Duration::from_secs(1));
         let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
-        let during = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
+            // It must end when something fails here, too.
+            let stopping = Stopping(&stop);
             scope.spawn(|| flood(way, &queue, &stop, &sent));
-            eventually("the flood is there", Duration::from_secs(10), || {
+            eventually("the flood is there", Duration::from_secs(60), || {
                 sent.load(Ordering::Relaxed) > 20_000
             });
-            let during = (declares(way, Duration::from_secs(3)), others.run(Duration::from_secs(3)));
-            stop.store(true, Ordering::Relaxed);
-            during
+            let before = sent.load(Ordering::Relaxed);
+            let (through, past) = (|| declare(way.connect_channel()), || declare(way.observer()));
+            is_as_without_warren("a declare", a_while, through, past);
+            others.feel_nothing("a message", a_while);
+            assert!(sent.load(Ordering::Relaxed) > before, "the flood went on meanwhile");
+            drop(stopping);
         });
         println!("{:?}: {} messages sent meanwhile", way.through, sent.load(Ordering::Relaxed));
-        println!("a declare before {:?}", before.0);
-        println!("a declare during {:?}", during.0);
-        println!("a message before {:?}", before.1);
-        println!("a message during {:?}", during.1);
-        assert!(during.0.median < Duration::from_millis(20), "{during:?}");
-        assert!(during.0.p99 < Duration::from_millis(300), "{during:?}");
-        during.1.is_like(before.1, "another client's messages");
         owner.delete_queue(1, &queue);
         others.close();
     });

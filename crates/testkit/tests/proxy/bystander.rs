@@ -15,9 +15,9 @@ const LEAST_REQUESTS: usize = 50;
 const REQUESTS_PER_NEWCOMER: usize = 10;
 /// A request takes a millisecond. This is for a machine with two cores that test and compile other things; a client
 /// that waits for somebody else's time-out waits longer.
-const NEARLY_ALWAYS: Duration = Duration::from_millis(500);
-/// For the longest of all.
-const ALWAYS: Duration = Duration::from_secs(4);
+const NEARLY_ALWAYS: Duration = Duration::from_secs(1);
+/// For the longest of all: less than the ten seconds that a handshake may take.
+const ALWAYS: Duration = Duration::from_secs(8);
 
 /// The client: one connection that lasts, and now and then a new one.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::OnceLock;
 use std::time::Duration;
 use warren_testkit::clients::{self, Case, Client, Login};
-use warren_testkit::{Way, both_ways_are_chosen, eventually, ways};
+use warren_testkit::{Through, Way, both_ways_are_chosen, eventually, ways};
 
 const MESSAGES: usize = 1000;
 const CHANNELS: usize = 20;
@@ -158,6 +158,13 @@ fn amqprs_works_through_warren_as_without_it() {
 }
 
 #[test]
+fn clients_work_in_dedicated_mode_as_without_warren() {
+    for subject in [&PIKA, &AMQPLIB, &PHP_AMQPLIB, &LAPIN] {
+        subject.measure(&[Way::new(Through::Nothing, &[]), super::dedicated::way("")]);
+    }
+}
+
+#[test]
 fn the_page_says_what_was_found() {
     // From the end, since the tests above begin at the beginning: whoever comes first does the work.
     SUBJECTS.iter().rev().for_each(|subject| _ = subject.findings());
@@ -170,7 +177,7 @@ impl Subject {
     /// What was found; fails when a step did not go as it should.
     fn findings(&self) -> &[Finding] {
         let found = self.found.get_or_init(|| {
-            let run = catch_unwind(AssertUnwindSafe(|| self.measure()));
+            let run = catch_unwind(AssertUnwindSafe(|| self.measure(&ways())));
             run.map_err(|panic| match panic.downcast::<String>() {
                 Ok(text) => *text,
                 Err(_) => "it panicked without a text".to_owned(),
@@ -180,8 +187,7 @@ impl Subject {
     }
 
     /// Runs all cases both ways, and holds each step against what must come and against the other way.
-    fn measure(&self) -> Vec<Finding> {
-        let ways = ways();
+    fn measure(&self, ways: &[Way]) -> Vec<Finding> {
         let reports: Vec<Vec<Value>> = std::thread::scope(|scope| {
             let runs: Vec<_> = ways.iter().map(|way| scope.spawn(|| self.report(way))).collect();
             runs.into_iter().map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
@@ -277,7 +283,7 @@ fn check_what_is_left(way: &Way) {
         let names = way.rabbit.queues(&way.vhost).into_iter().map(|q| q.name);
         names.filter(|name| !name.starts_with("amq")).collect()
     };
-    eventually(&format!("no queues to be left: {:?}", left()), Duration::from_secs(10), || left().is_empty());
+    eventually(&format!("no queues to be left: {:?}", left()), Duration::from_secs(60), || left().is_empty());
 }
 
 struct Expected {

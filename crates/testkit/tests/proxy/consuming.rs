@@ -52,7 +52,7 @@ fn unsettled_messages_come_again_to_somebody_else() {
         let mut observer = way.observer();
         let queue = observer.declare(1, "");
         publish_numbers(&mut observer, &queue, 0..6);
-        eventually("six are there", Duration::from_secs(5), || observer.ready(1, &queue) == 6);
+        eventually("six are there", Duration::from_secs(60), || observer.ready(1, &queue) == 6);
         // The first closes its channel, the second its connection, the third vanishes.
         for ending in 0..3 {
             let mut peer = way.connect_channel();
@@ -64,7 +64,7 @@ fn unsettled_messages_come_again_to_somebody_else() {
                 1 => peer.close(),
                 _ => drop(peer),
             }
-            eventually("all six are back", Duration::from_secs(5), || observer.ready(1, &queue) == 6);
+            eventually("all six are back", Duration::from_secs(60), || observer.ready(1, &queue) == 6);
         }
         let message = observer.get(1, &queue, true).expect("the first message");
         assert_eq!((message.text().as_str(), message.redelivered()), ("0", true));
@@ -78,7 +78,7 @@ fn what_is_got_is_numbered_from_one_on_every_channel() {
         let mut observer = way.observer();
         let queue = observer.declare(1, "");
         publish_numbers(&mut observer, &queue, 0..120);
-        eventually("all are there", Duration::from_secs(5), || observer.ready(1, &queue) == 120);
+        eventually("all are there", Duration::from_secs(60), || observer.ready(1, &queue) == 120);
         // Upstream, channels are used again and go on counting; no client may notice.
         for round in 0..20_u64 {
             let mut peer = way.connect_channel();
@@ -163,7 +163,7 @@ fn a_cancelled_consumer_gets_nothing_more_and_may_still_settle() {
         assert_eq!(peer.get(1, &queue, false).expect("the third").tag(), 3);
         peer.close();
         let mut observer = way.observer();
-        eventually("the third is back", Duration::from_secs(5), || observer.ready(1, &queue) == 1);
+        eventually("the third is back", Duration::from_secs(60), || observer.ready(1, &queue) == 1);
         observer.close();
     });
 }

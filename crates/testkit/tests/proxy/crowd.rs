@@ -72,7 +72,7 @@ impl Crowd<'_> {
     }
 
     fn finish(self, expected: usize) {
-        eventually("no message is missing", Duration::from_secs(10), || self.ready() == expected);
+        eventually("no message is missing", Duration::from_secs(60), || self.ready() == expected);
         assert_eq!(self.warren.metric("warren_client_channels"), 0.0);
         self.warren.stop();
         self.rabbit.delete_vhost(&self.vhost);
@@ -86,7 +86,7 @@ fn a_crowd_of_clients_takes_few_connections_and_channels() {
     let started = Instant::now();
     crowd.all_at_once();
     println!("{AT_ONCE} clients at once: {:?}", started.elapsed());
-    eventually("all have arrived", Duration::from_secs(10), || crowd.ready() == AT_ONCE);
+    eventually("all have arrived", Duration::from_secs(60), || crowd.ready() == AT_ONCE);
 
     let before = rabbit.counters();
     let started = Instant::now();
@@ -100,7 +100,7 @@ fn a_crowd_of_clients_takes_few_connections_and_channels() {
     println!("{opened} channels and {connections} connections opened for them");
     assert!(opened < 200, "{opened} channels opened for {ONE_AFTER_ANOTHER} clients one after another");
     assert!(connections < 20, "{connections} connections opened for {ONE_AFTER_ANOTHER} clients");
-    eventually("one publishing connection", Duration::from_secs(10), || {
+    eventually("one publishing connection", Duration::from_secs(60), || {
         rabbit.publishing_connections(&crowd.vhost) == 1
     });
     assert_eq!(crowd.warren.metric_with("warren_client_closes_total", &[("reason", "client")]), 11_000.0);
@@ -117,7 +117,7 @@ fn two_workers_serve_a_crowd_with_one_publishing_connection_each_at_most() {
     }
     let opened = rabbit.counters().channels_opened - before.channels_opened;
     assert!(opened < 50, "{opened} channels opened for 500 clients one after another");
-    eventually("a publishing connection", Duration::from_secs(10), || {
+    eventually("a publishing connection", Duration::from_secs(60), || {
         rabbit.publishing_connections(&crowd.vhost) > 0
     });
     assert!(rabbit.publishing_connections(&crowd.vhost) <= 2);
@@ -134,7 +134,7 @@ fn upstream_connections_that_nobody_uses_are_closed() {
         crowd.publish_and_close(crowd.connect(), n);
     }
     assert!(!rabbit.connections(&crowd.vhost).is_empty(), "they are kept for a moment");
-    eventually("they are closed", Duration::from_secs(15), || rabbit.connections(&crowd.vhost).is_empty());
+    eventually("they are closed", Duration::from_secs(60), || rabbit.connections(&crowd.vhost).is_empty());
     assert_eq!(crowd.warren.metric("warren_upstream_connections"), 0.0);
     crowd.publish_and_close(crowd.connect(), 10);
     crowd.finish(11);
@@ -166,7 +166,9 @@ fn the_metrics_follow_what_happens() {
     for (n, peer) in peers.into_iter().enumerate() {
         crowd.publish_and_close(peer, n);
     }
-    eventually("all clients are gone", Duration::from_secs(5), || metric("warren_client_connections") == 0.0);
+    eventually("all clients are gone", Duration::from_secs(60), || {
+        metric("warren_client_connections") == 0.0
+    });
     assert!(metric("warren_upstream_connections") >= 1.0);
     assert!(metric("warren_upstream_channels") >= 1.0);
     let connections = rabbit.connections(&crowd.vhost);

@@ -70,10 +70,10 @@ fn unknown_users_are_refused_and_leave_nothing_behind() {
     // And those of the bystander.
     assert!(most <= INQUIRIES + 8.0, "{most} connections to the broker at one time");
     bystander.finish();
-    eventually("they are forgotten", Duration::from_secs(15), || {
+    eventually("they are forgotten", Duration::from_secs(60), || {
         warren.metric("warren_logins") <= 1.0 && warren.metric("warren_tenants") <= 1.0
     });
-    eventually("their connections are closed", Duration::from_secs(15), || {
+    eventually("their connections are closed", Duration::from_secs(60), || {
         warren.metric("warren_upstream_connections") <= 1.0
     });
     expect_nothing_left(&warren, before);
@@ -123,14 +123,14 @@ fn half_open_handshakes_do_not_hinder_others_and_end() {
             let started = Instant::now();
             let peers: Vec<Peer> = (0..crowd).map(|n| half_open(way, n)).collect();
             let opened = started.elapsed();
-            eventually("all are seen", Duration::from_secs(5), || {
+            eventually("all are seen", Duration::from_secs(60), || {
                 warren.metric("warren_client_handshakes") >= crowd as f64
             });
             let each = warren.resident().saturating_sub(before) / crowd as u64;
             println!("{crowd} half-open handshakes, opened in {opened:?}: {each} octets each");
             assert!(each < 16 * 1024, "{each} octets for each of {crowd} half-open handshakes");
             // Their clients wait; Warren does not.
-            eventually("their time is over", Duration::from_secs(20) + opened, || {
+            eventually("their time is over", Duration::from_secs(40) + opened, || {
                 warren.metric("warren_client_handshakes") < 5.0 // the bystander's newcomers
             });
             assert!(started.elapsed() > Duration::from_secs(9), "ended after {:?}", started.elapsed());
@@ -151,14 +151,14 @@ fn handshakes_cannot_take_all_descriptors() {
     let warren = Warren::start_with_descriptors(128, rabbit.port(), &[]);
     let settled = Bystander::start_alone(warren.address(), &Handshake::default());
     let crowd: Vec<Peer> = (0..60).map(|_| Peer::raw(warren.address())).collect();
-    eventually("the crowd has all it can have", Duration::from_secs(5), || {
+    eventually("the crowd has all it can have", Duration::from_secs(60), || {
         warren.metric("warren_client_handshakes") >= 53.0
     });
     assert!(warren.metric("warren_client_handshakes") <= 54.0, "no more than that");
     let started = Instant::now();
     let mut newcomer = Peer::connect(warren.address());
     println!("a newcomer behind {} stalled handshakes: {:?}", crowd.len(), started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(6), "let in after {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(8), "let in after {:?}", started.elapsed());
     newcomer.open_channel(1);
     let queue = newcomer.declare(1, &unique("floods"));
     newcomer.delete_queue(1, &queue);

@@ -19,24 +19,24 @@ fn a_node_counts_and_describes_what_it_sees() {
         peer.publish(1, &queue, b"hello");
     }
     peer.expect_confirms(1, 1, 3);
-    eventually("the node has counted two channels", Duration::from_secs(5), || {
+    eventually("the node has counted two channels", Duration::from_secs(60), || {
         rabbit.counters().channels_opened == before.channels_opened + 2
     });
     let after = rabbit.counters();
     assert_eq!(after.connections_opened, before.connections_opened + 1);
     assert_eq!(after.queues_created, before.queues_created + 1);
-    eventually("the node knows who publishes", Duration::from_secs(5), || {
+    eventually("the node knows who publishes", Duration::from_secs(60), || {
         rabbit.publishing_connections(&vhost) == 1
     });
     assert_eq!(rabbit.publishing_connections("/"), 0);
     let connections = rabbit.connections(&vhost);
     assert_eq!(connections.len(), 1, "{connections:?}");
     assert_eq!((connections[0].user.as_str(), connections[0].channels), ("guest", 2));
-    eventually("the queue holds three messages", Duration::from_secs(5), || {
+    eventually("the queue holds three messages", Duration::from_secs(60), || {
         rabbit.queue(&vhost, &queue).is_some_and(|q| q.ready == 3 && q.consumers == 0)
     });
     peer.close();
-    eventually("the connection is gone", Duration::from_secs(5), || rabbit.connections(&vhost).is_empty());
+    eventually("the connection is gone", Duration::from_secs(60), || rabbit.connections(&vhost).is_empty());
     rabbit.delete_vhost(&vhost);
 }
 
@@ -54,7 +54,7 @@ fn a_node_closes_cuts_stops_and_starts_again() {
 
     let mut cut = Peer::connect_with(rabbit.address(), &handshake);
     rabbit.cut_connections(&vhost);
-    assert!(matches!(cut.expect_end(Duration::from_secs(10)), End::Eof | End::Reset));
+    assert!(matches!(cut.expect_end(Duration::from_secs(60)), End::Eof | End::Reset));
 
     let mut stopped = Peer::connect_with(rabbit.address(), &handshake);
     rabbit.stop_broker();
@@ -65,7 +65,7 @@ fn a_node_closes_cuts_stops_and_starts_again() {
 
     let mut killed = Peer::connect_with(rabbit.address(), &handshake);
     rabbit.kill();
-    assert!(matches!(killed.expect_end(Duration::from_secs(10)), End::Eof | End::Reset));
+    assert!(matches!(killed.expect_end(Duration::from_secs(60)), End::Eof | End::Reset));
     rabbit.restart();
     Peer::connect_with(rabbit.address(), &handshake).close();
 }

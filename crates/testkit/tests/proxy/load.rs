@@ -4,38 +4,64 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use warren_testkit::{Peer, Warren, Way};
 
+/// What is measured at least, however slow the machine is.
+const LEAST: usize = 50;
+/// Others on the machine may spoil a measurement, and then another one counts. Who waits for another client waits in
+/// all of them.
+const ROUNDS: usize = 4;
+/// However busy the machine is. A client that waits for another one's time-outs, or for its broker to read from a
+/// connection that a flood shares (more than a second), waits longer.
+const MOST: Duration = Duration::from_millis(500);
+
 /// How fast something went.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    pub(crate) per_second: f64,
     pub(crate) median: Duration,
     pub(crate) p99: Duration,
 }
 
 impl Pace {
-    /// Of the durations of what was done one after the other in `within`.
-    pub(crate) fn of(mut all: Vec<Duration>, within: Duration) -> Pace {
+    fn of(mut all: Vec<Duration>) -> Pace {
         all.sort();
-        assert!(all.len() >= 20, "only {} in {within:?}", all.len());
-        Pace {
-            per_second: all.len() as f64 / within.as_secs_f64(),
-            median: all[all.len() / 2],
-            p99: all[all.len() * 99 / 100],
-        }
+        Pace { median: all[all.len() / 2], p99: all[all.len() * 99 / 100] }
     }
 
-    /// Fails when this is another pace than the one before. What a busy machine does to both is let pass: others' work
-    /// costs cores, and the scheduler's slices are milliseconds. Who waits for another client waits much longer.
-    pub(crate) fn is_like(self, before: Pace, what: &str) {
-        println!("{what}: {self:?}, before: {before:?}");
-        assert!(self.per_second >= before.per_second / 5.0, "{what}: {self:?}, before: {before:?}");
-        let most = (before.p99 * 4).max(Duration::from_millis(150));
-        assert!(self.p99 <= most, "{what}: {self:?}, before: {before:?}");
+    /// Whether nothing but the way through Warren and the scheduler's slices makes it slower than the other. A median is
+    /// hardly touched by others' work, and both ways have met it; for the slowest of a hundred there must be room.
+    fn is_like(self, past: Pace) -> bool {
+        let median = past.median * 4 + Duration::from_millis(10);
+        let p99 = past.p99 * 4 + Duration::from_millis(150);
+        self.median <= median.min(MOST) && self.p99 <= p99
     }
 }
 
-/// A publisher with confirms and a consumer, through Warren: each message is confirmed, delivered and acknowledged
-/// before the next.
+/// Does the same through Warren and past it, in turns, so that both meet the same broker and the same noise of the
+/// machine at the same time; fails when it takes longer through Warren in every round.
+pub(crate) fn is_as_without_warren(
+    what: &str,
+    time: Duration,
+    mut through: impl FnMut() -> Duration,
+    mut past: impl FnMut() -> Duration,
+) {
+    let mut seen = Vec::new();
+    for _ in 0..ROUNDS {
+        let (started, mut all, mut others) = (Instant::now(), Vec::new(), Vec::new());
+        while started.elapsed() < time || all.len() < LEAST {
+            all.push(through());
+            others.push(past());
+        }
+        let times = all.len();
+        let (through, past) = (Pace::of(all), Pace::of(others));
+        println!("{what}: {through:?}, without Warren: {past:?}, {times} times");
+        if through.is_like(past) {
+            return;
+        }
+        seen.push((through, past));
+    }
+    panic!("{what} takes longer through Warren (left) than past it (right): {seen:?}");
+}
+
+/// A publisher with confirms and a consumer: each message is confirmed, delivered and acknowledged before the next.
 pub(crate) struct Pair {
     publisher: Peer,
     consumer: Peer,
@@ -44,8 +70,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    pub(crate) fn new(way: &Way) -> Pair {
-        let (mut publisher, mut consumer) = (way.connect_channel(), way.connect_channel());
+    fn new(mut publisher: Peer, mut consumer: Peer) -> Pair {
         let queue = consumer.declare(1, "");
         consumer.qos(1, 10);
         consumer.consume(1, &queue, "", false);
@@ -54,7 +79,7 @@ impl Pair {
     }
 
     /// One message there and back.
-    pub(crate) fn turn(&mut self) -> Duration {
+    fn turn(&mut self) -> Duration {
         let started = Instant::now();
         self.sent += 1;
         let body = [self.sent.to_be_bytes().as_slice(), &[7; 1000]].concat();
@@ -64,16 +89,6 @@ impl Pair {
         assert!(message.body == body && message.tag() == self.sent, "message {} is another", self.sent);
         self.consumer.ack(1, self.sent, false);
         started.elapsed()
-    }
-
-    /// Goes on for a time.
-    pub(crate) fn run(&mut self, time: Duration) -> Pace {
-        let started = Instant::now();
-        let mut all = Vec::new();
-        while started.elapsed() < time {
-            all.push(self.turn());
-        }
-        Pace::of(all, started.elapsed())
     }
 
     /// Where its messages pass.
@@ -90,9 +105,33 @@ impl Pair {
         self.consumer.ack(1, self.sent, false);
     }
 
-    pub(crate) fn close(self) {
+    fn close(self) {
         self.publisher.close();
         self.consumer.close();
+    }
+}
+
+/// A pair on the way, and one past Warren to compare it with.
+pub(crate) struct Pairs {
+    pub(crate) through: Pair,
+    past: Pair,
+}
+
+impl Pairs {
+    pub(crate) fn new(way: &Way) -> Pairs {
+        let through = Pair::new(way.connect_channel(), way.connect_channel());
+        Pairs { through, past: Pair::new(way.observer(), way.observer()) }
+    }
+
+    /// Goes on for a time and fails when what others do is felt.
+    pub(crate) fn feel_nothing(&mut self, what: &str, time: Duration) {
+        let (through, past) = (&mut self.through, &mut self.past);
+        is_as_without_warren(what, time, || through.turn(), || past.turn());
+    }
+
+    pub(crate) fn close(self) {
+        self.through.close();
+        self.past.close();
     }
 }
 

@@ -161,7 +161,7 @@ fn heartbeats_keep_an_idle_client_and_a_silent_one_is_dropped() {
         assert!(idle.heartbeats() >= 3, "{} heartbeats came in 7 s", idle.heartbeats());
         idle.open_channel(1);
         idle.close();
-        silent.expect_end(Duration::from_secs(8));
+        silent.expect_end(Duration::from_secs(60));
         assert!(silent.heartbeats() >= 1, "the silent client was sent no heartbeat");
     });
 }

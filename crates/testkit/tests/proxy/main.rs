@@ -5,14 +5,17 @@
 //! what is asserted through Warren has been seen without it a moment before.
 
 mod alarms;
+mod auth_service;
 mod bystander;
 mod capabilities;
 mod clients;
 mod consuming;
 mod crowd;
+mod dedicated;
 mod descriptors;
 mod floods;
 mod kit;
+mod limits;
 mod load;
 mod login;
 mod many;

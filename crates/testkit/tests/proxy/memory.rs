@@ -1,6 +1,6 @@
 //! The memory budget: large publishes wait their turn, those that stall end, and the others go on.
 
-use crate::load::{Pair, peak_while, resident};
+use crate::load::{Pairs, peak_while, resident};
 use std::time::{Duration, Instant};
 use warren_testkit::peer::{End, PUBLISH};
 use warren_testkit::{Peer, Through, Warren, Way, eventually};
@@ -58,13 +58,13 @@ fn two_thousand_stalled_publishes_stay_within_the_budget_and_others_go_on() {
     let way = Way::new(Through::Warren, &["--memory", "256MiB"]);
     let warren = way.warren.as_ref().expect("the way leads through Warren");
     assert_eq!(warren.metric("warren_memory_limit_bytes"), BUDGET as f64);
-    let mut others = Pair::new(&way);
-    let before = others.run(Duration::from_secs(3));
-    let (queue, started) = (others.queue().to_owned(), Instant::now());
+    let mut others = Pairs::new(&way);
+    others.feel_nothing("before", Duration::from_secs(1));
+    let (queue, started) = (others.through.queue().to_owned(), Instant::now());
     let (most, mut stalled) = peak_while(warren, || {
         let stalled = stall(&way, &queue);
         println!("{STALLED} clients have stalled after {:?}", started.elapsed());
-        others.run(Duration::from_secs(3)).is_like(before, "while others stall");
+        others.feel_nothing("while others stall", Duration::from_secs(3));
         stalled
     });
     println!("{} MiB at most, {} before", most / MIB, resident(warren) / MIB);
@@ -75,7 +75,7 @@ fn two_thousand_stalled_publishes_stay_within_the_budget_and_others_go_on() {
     assert_eq!(waits + holders, STALLED as f64, "each of them waits or has a reservation");
     assert!(waits > 1900.0, "{waits} wait");
     // A message that needs no reservation, but more than one read.
-    others.large(500_000);
+    others.through.large(500_000);
 
     // Who holds memory and stands still ends; who waits takes its place.
     let End::Closed(closed) = stalled[0].expect_end(Duration::from_secs(60)) else {
@@ -84,7 +84,7 @@ fn two_thousand_stalled_publishes_stay_within_the_budget_and_others_go_on() {
     assert_eq!((closed.code, closed.class, closed.method), (506, 60, 40), "{closed:?}");
     assert!(closed.text.starts_with("RESOURCE_ERROR - a publish stood still"), "{closed:?}");
     assert!(started.elapsed() > Duration::from_secs(29), "ended after {:?}", started.elapsed());
-    eventually("others have taken their place", Duration::from_secs(20), || {
+    eventually("others have taken their place", Duration::from_secs(60), || {
         waiting(warren) < waits && warren.metric("warren_reserved_bytes") > 0.0
     });
     assert!(resident(warren) < BUDGET);
@@ -97,7 +97,7 @@ fn two_thousand_stalled_publishes_stay_within_the_budget_and_others_go_on() {
     drop(stalled);
     last.publish(1, &queue, &vec![7; 40 << 20]);
     last.expect_confirms(1, 2, 1);
-    eventually("nothing is reserved any more", Duration::from_secs(20), || {
+    eventually("nothing is reserved any more", Duration::from_secs(60), || {
         waiting(warren) == 0.0 && warren.metric("warren_reserved_bytes") == 0.0
     });
     last.close();
@@ -128,7 +128,7 @@ fn large_publishes_pass_one_after_another_through_a_small_budget() {
     println!("480 MiB of messages of 10 MiB: {grown} MiB more than before");
     // Besides the budget: blocks that lie ready (14 MiB at most), and what the heap itself needs.
     assert!(grown <= 64 + 20, "{grown} MiB more than before");
-    eventually("all have arrived", Duration::from_secs(20), || {
+    eventually("all have arrived", Duration::from_secs(60), || {
         way.rabbit.queue(&way.vhost, &queue).is_some_and(|q| q.ready == 48)
     });
     // What could never be reserved is refused as a broker refuses what is larger than it accepts.

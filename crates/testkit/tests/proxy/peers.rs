@@ -99,7 +99,7 @@ fn a_busy_publisher_without_confirms_gets_heartbeats() {
         let beats = publisher.heartbeats() - before;
         println!("{:?}: {beats} heartbeats among {published} messages", way.through);
         assert!(beats >= 4, "{beats} heartbeats in 6 s");
-        eventually("all messages are there", Duration::from_secs(10), || {
+        eventually("all messages are there", Duration::from_secs(60), || {
             way.rabbit.queue(&way.vhost, &queue).is_some_and(|q| q.ready == published)
         });
         publisher.close();
@@ -163,7 +163,7 @@ fn an_idle_client_outlives_many_heartbeats() {
         assert_eq!(idle.end_within(Duration::from_millis(400)), None, "after {:?}", started.elapsed());
     }
     assert!(idle.heartbeats() >= 4, "{} heartbeats in 6 s", idle.heartbeats());
-    silent.expect_end(Duration::from_secs(1)); // long ago
+    silent.expect_end(Duration::from_secs(30)); // long ago
     assert_eq!(warren.metric_with("warren_client_closes_total", &[("reason", "heartbeat")]), 1.0);
     let get = warren_wire::method::basic::Get { queue: queue.as_bytes(), no_ack: true };
     idle.call(1, &Method::BasicGet(get), warren_wire::method::basic::GET_EMPTY);

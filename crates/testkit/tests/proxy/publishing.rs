@@ -74,7 +74,7 @@ fn properties_arrive_as_they_were_sent() {
         };
         let publish = basic::Publish { routing_key: queue.as_bytes(), ..PUBLISH };
         peer.publish_with(1, &publish, &properties, b"x");
-        eventually("the message is there", Duration::from_secs(5), || ready(way, &queue) == 1);
+        eventually("the message is there", Duration::from_secs(60), || ready(way, &queue) == 1);
         let message = peer.get(1, &queue, true).expect("one message");
         assert_eq!(message.properties(), properties);
         peer.close();
@@ -105,7 +105,7 @@ fn confirms_begin_at_one_on_every_channel_of_every_client() {
             peer.close();
         }
         let sent: u64 = (1..=20).map(|round| round % 3 + round + 1).sum();
-        eventually("all are there", Duration::from_secs(5), || ready(way, "confirmed") == sent);
+        eventually("all are there", Duration::from_secs(60), || ready(way, "confirmed") == sent);
     });
 }
 
@@ -171,7 +171,7 @@ fn a_transaction_publishes_and_settles_at_commit_only() {
         assert_eq!(observer.ready(1, &queue), 1, "the first was settled, the second never taken");
         peer.open_channel(1);
         peer.publish(1, &queue, b"third"); // a new channel of that number is in no transaction
-        eventually("the third is there", Duration::from_secs(5), || observer.ready(1, &queue) == 2);
+        eventually("the third is there", Duration::from_secs(60), || observer.ready(1, &queue) == 2);
         peer.close();
         observer.close();
     });
@@ -226,7 +226,7 @@ fn a_publish_to_a_missing_exchange_is_its_own_clients_error_only() {
         }
         plain.close();
         neighbour.close();
-        eventually("all others are published", Duration::from_secs(5), || ready(way, &queue) == 4 * rounds);
+        eventually("all others are published", Duration::from_secs(60), || ready(way, &queue) == 4 * rounds);
         observer.close();
     });
 }
@@ -328,7 +328,7 @@ fn a_client_killed_in_a_publish_of_50_mb_disturbs_nobody_and_publishes_nothing()
             neighbour.publish(1, &queue, b"after");
             neighbour.expect_confirms(1, n, 1);
         }
-        eventually("what was whole is there", Duration::from_secs(5), || ready(way, &quiet) == 1);
+        eventually("what was whole is there", Duration::from_secs(60), || ready(way, &quiet) == 1);
         assert_eq!(neighbour.get(1, &quiet, true).expect("one message").text(), "whole");
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(neighbour.ready(1, &quiet), 0, "half a message was published");
@@ -372,7 +372,7 @@ fn a_client_that_publishes_and_vanishes_has_published() {
             bytes.extend_from_slice(&one[..one.len() - 1]); // one that lacks its last octet is not published
             peer.send_bytes(&bytes);
             drop(peer);
-            eventually("a hundred more are there", Duration::from_secs(10), || {
+            eventually("a hundred more are there", Duration::from_secs(60), || {
                 ready(way, &queue) == 100 * round
             });
         }
@@ -392,8 +392,8 @@ fn a_client_that_says_that_it_will_write_no_more_has_published() {
             peer.publish(1, &queue, &[b'x'; 20_000]);
         }
         peer.finish_writing();
-        peer.expect_end(Duration::from_secs(10));
-        eventually("all are there", Duration::from_secs(10), || observer.ready(1, &queue) == 100);
+        peer.expect_end(Duration::from_secs(60));
+        eventually("all are there", Duration::from_secs(60), || observer.ready(1, &queue) == 100);
         observer.close();
     });
 }

@@ -133,7 +133,7 @@ fn declare(peer: &mut Peer, kind: &str) -> String {
 /// What the offender is told, its queue's name left out.
 fn offend(mut peer: Peer, queue: &str, offence: &Offence) -> Closed {
     (offence.commit)(&mut peer, queue);
-    match peer.expect_end(Duration::from_secs(20)) {
+    match peer.expect_end(Duration::from_secs(60)) {
         End::Closed(closed) => Closed { text: closed.text.replace(queue, "QUEUE"), ..closed },
         end => panic!("{}: {end:?}", offence.name),
     }

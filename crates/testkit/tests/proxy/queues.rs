@@ -38,7 +38,7 @@ fn an_exclusive_queue_is_locked_for_others_and_goes_with_its_owner() {
         assert_eq!(way.rabbit.queue(&way.vhost, "mine"), None, "gone when close-ok comes");
         other.declare_with(1, &exclusive(b"mine"));
         drop(other);
-        eventually("the queue of a client that vanished is gone", Duration::from_secs(10), || {
+        eventually("the queue of a client that vanished is gone", Duration::from_secs(60), || {
             way.rabbit.queue(&way.vhost, "mine").is_none()
         });
     });
@@ -139,7 +139,7 @@ fn an_empty_name_means_the_queue_declared_last_on_the_channel() {
         assert!(first.starts_with("amq.gen-") && second.starts_with("amq.gen-") && first != second);
         peer.publish(1, &first, b"first");
         peer.publish(1, &second, b"second");
-        eventually("both are there", Duration::from_secs(5), || {
+        eventually("both are there", Duration::from_secs(60), || {
             peer.ready(1, &first) == 1 && peer.ready(2, &second) == 1
         });
         assert_eq!(peer.get(2, "", true).expect("a message").text(), "second");
@@ -166,7 +166,7 @@ fn an_empty_name_means_the_queue_declared_last_on_the_channel() {
         let third = peer.declare(1, "named");
         assert_eq!(third, "named");
         peer.publish(2, "named", b"third");
-        eventually("it is there", Duration::from_secs(5), || peer.ready(2, "named") == 1);
+        eventually("it is there", Duration::from_secs(60), || peer.ready(2, "named") == 1);
         assert_eq!(peer.get(1, "", true).expect("a message").text(), "third");
         peer.close();
     });
@@ -259,7 +259,7 @@ fn exchanges_are_declared_bound_and_deleted() {
         let publish =
             basic::Publish { exchange: b"source", routing_key: b"a.b", ..warren_testkit::peer::PUBLISH };
         peer.publish_with(1, &publish, &warren_wire::BasicProperties::default(), b"through two");
-        eventually("it is there", Duration::from_secs(5), || peer.ready(1, &name) == 1);
+        eventually("it is there", Duration::from_secs(60), || peer.ready(1, &name) == 1);
         let unbind = exchange::Unbind {
             destination: b"amq.fanout",
             source: b"source",

@@ -8,7 +8,7 @@ use warren_wire::method::basic;
 
 const LIMIT: usize = 5;
 const CLIENTS: usize = 12;
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn limited_user(way: &Way) -> (String, Handshake) {
     let name = unique("user");

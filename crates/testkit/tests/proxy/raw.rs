@@ -14,18 +14,18 @@ use warren_wire::method::connection;
 
 use crate::bystander::Bystander;
 
-/// "At once" on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(3);
+/// "At once" on a busy machine. What must not be waited for is the end of the handshake's time, 10 s.
+const AT_ONCE: Duration = Duration::from_secs(6);
 /// What a flood of a few hundred sockets may leave behind: pages that the allocator keeps for the next one.
 pub(crate) const LEFT_BEHIND: u64 = 4 << 20;
 
 /// Asserts that nothing is left of clients that were there: their records, and the memory that they took.
 pub(crate) fn expect_nothing_left(warren: &Warren, before: u64) {
-    eventually("no handshake is left", Duration::from_secs(15), || {
+    eventually("no handshake is left", Duration::from_secs(60), || {
         warren.metric("warren_client_handshakes") == 0.0
     });
     let mut left = 0;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while Instant::now() < deadline {
         left = warren.resident().saturating_sub(before);
         if left < LEFT_BEHIND {
@@ -257,7 +257,7 @@ fn tune_to(way: &Way, channel_max: u16, frame_max: u32) -> Option<End> {
     peer.send_start_ok(&handshake);
     peer.expect(0, connection::TUNE);
     peer.send_tune_ok_and_open(&handshake);
-    match peer.try_next(0, Duration::from_secs(20)) {
+    match peer.try_next(0, Duration::from_secs(60)) {
         Ok(Some(frame)) if frame.is(connection::OPEN_OK) => None,
         Ok(other) => panic!("tune-ok with {channel_max}, {frame_max}: {other:?}"),
         Err(end) => Some(end),
@@ -317,7 +317,7 @@ fn announcing(kind: u8, channel: u16, size: u32) -> Vec<u8> {
 fn a_frame_header_that_announces_much_before_login_takes_no_memory() {
     both_ways(|way| {
         let beside = (way.through == Through::Warren).then(|| with_bystander(way));
-        let within = if beside.is_some() { AT_ONCE } else { Duration::from_secs(8) };
+        let within = if beside.is_some() { AT_ONCE } else { Duration::from_secs(15) };
         let mut peers = Vec::new();
         for (kind, channel, size) in [
             (1, 0, 1_500_000_000),
@@ -347,7 +347,7 @@ fn a_frame_header_that_announces_much_before_login_takes_no_memory() {
         }
         let started = Instant::now();
         for peer in &mut peers {
-            let end = peer.expect_end(Duration::from_secs(20));
+            let end = peer.expect_end(Duration::from_secs(60));
             assert!(matches!(end, End::Eof | End::Reset), "{end:?}");
         }
         assert!(started.elapsed() < within, "ended after {:?}", started.elapsed());

@@ -43,7 +43,7 @@ fn runs(language: &str, interpreter: &str, ending: &str) {
     peer.open_channel(1);
     let said = format!("from {}", if language == "js" { "Node" } else { language });
     let mut arrived = false;
-    eventually("the message of the example", Duration::from_secs(10), || {
+    eventually("the message of the example", Duration::from_secs(60), || {
         // Other examples use the queue at the same time.
         while let Some(message) = peer.get(1, "hello", true) {
             if message.text().eq_ignore_ascii_case(&said) {

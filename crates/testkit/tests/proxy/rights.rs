@@ -10,9 +10,10 @@ use warren_wire::{BasicProperties, Method};
 
 use crate::login::refused;
 
-/// How long Warren may let in whom the broker would not, and a little for a machine that is busy.
+/// How long Warren may let in whom the broker would not, and much for a machine that is busy: who counts from the last
+/// time that somebody came in, and not from the last time that the broker was asked, never ends.
 const TTL: &str = "2";
-const WITHIN: Duration = Duration::from_millis(2000 + 1500);
+const WITHIN: Duration = Duration::from_millis(2000 + 6000);
 
 /// A user with a password of its own who may do everything on the way's virtual host.
 fn user(way: &Way) -> (String, Handshake) {
@@ -181,7 +182,7 @@ fn rights_that_are_gone_are_refused_at_the_operation() {
         }
         println!("{:?}: all is forbidden {:?} after the change", way.through, changed.elapsed());
         // Who was inside is refused as soon as its channel was idle for a while (BROKER-FACTS: permissions).
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + Duration::from_secs(40);
         let closed = loop {
             sleep(Duration::from_millis(1500));
             if let Some(closed) = fate(&mut before, 1, &publish) {

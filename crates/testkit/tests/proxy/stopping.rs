@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 use warren_testkit::{Peer, Through, Warren, Way, eventually};
 
-/// For what happens at once, on a machine that compiles at the same time.
-const SOON: Duration = Duration::from_secs(5);
+/// For what happens at once, on a machine that compiles at the same time. What it is told from takes 60 s.
+const SOON: Duration = Duration::from_secs(20);
 
 fn way(arguments: &[&str]) -> (Way, Warren) {
     let mut way = Way::new(Through::Warren, arguments);

@@ -58,7 +58,7 @@ fn ask(warren: &Warren) -> Peer {
 /// Has a client ask for the broker, and waits until the log says why there is none.
 fn fails_with(warren: &Warren, why: &[&str]) {
     let _peer = ask(warren);
-    eventually("the log says why", Duration::from_secs(20), || {
+    eventually("the log says why", Duration::from_secs(60), || {
         warren.log().lines().any(|line| why.iter().all(|w| line.contains(w)))
     });
 }

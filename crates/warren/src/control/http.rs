@@ -50,7 +50,7 @@ async fn ready(State(draining): State<Arc<AtomicBool>>) -> (StatusCode, &'static
 }
 
 async fn show_metrics(State(counts): State<Arc<Counts>>) -> Response {
-    match metrics::text(counts.total().await) {
+    match metrics::text(counts.total().await, counts.admission()) {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

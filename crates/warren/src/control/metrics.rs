@@ -3,7 +3,7 @@
 //! Names are a promise to dashboards and do not change.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -18,6 +18,8 @@ use warren_engine::metrics::{
     BIND_KINDS, BIND_WHYS, CLIENT_CLOSE_REASONS, MEMORY_PARTS, Metrics, UPSTREAM_CLOSE_REASONS,
 };
 
+use super::admitted::Admitted;
+use crate::admission::Admission;
 use crate::limits;
 use crate::worker::mailbox::{Mailbox, Message};
 
@@ -30,14 +32,20 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// Asks the workers for their counters.
 pub(super) struct Counts {
     workers: Vec<Mailbox>,
+    admission: Arc<Admission>,
     /// Their last answers: a counter must not go back because a worker is busy.
     last: Mutex<Vec<Metrics>>,
 }
 
 impl Counts {
-    pub(super) fn new(workers: Vec<Mailbox>) -> Counts {
+    pub(super) fn new(workers: Vec<Mailbox>, admission: Arc<Admission>) -> Counts {
         let last = Mutex::new(vec![Metrics::default(); workers.len()]);
-        Counts { workers, last }
+        Counts { workers, admission, last }
+    }
+
+    /// What is counted for all workers together.
+    pub(super) fn admission(&self) -> Admitted {
+        self.admission.report().into()
     }
 
     /// The sum over all workers.
@@ -63,9 +71,9 @@ impl Counts {
 }
 
 /// The counters and the process, as text.
-pub(super) fn text(metrics: Metrics) -> Result<String, fmt::Error> {
+pub(super) fn text(metrics: Metrics, admitted: Admitted) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot { metrics, process: Process::now() }));
+    registry.register_collector(Box::new(Snapshot { metrics, admitted, process: Process::now() }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -74,6 +82,7 @@ pub(super) fn text(metrics: Metrics) -> Result<String, fmt::Error> {
 #[derive(Debug)]
 struct Snapshot {
     metrics: Metrics,
+    admitted: Admitted,
     process: Process,
 }
 
@@ -118,7 +127,7 @@ impl Collector for Snapshot {
                 ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
             }
         }
-        Ok(())
+        self.admitted.encode(&mut encoder)
     }
 }
 
@@ -224,7 +233,7 @@ mod tests {
 
     #[test]
     fn every_promised_name_is_there() {
-        let text = text(Metrics::default()).expect("encodes");
+        let text = text(Metrics::default(), Admitted::default()).expect("encodes");
         for name in [
             "warren_client_connections",
             "warren_client_handshakes",
@@ -270,7 +279,7 @@ mod tests {
             Metrics { client_connections: 3, published_messages: 1 << 40, ..Metrics::default() };
         metrics.client_closes[1] = 7;
         metrics.binds[2][3] = 9;
-        let text = text(metrics).expect("encodes");
+        let text = text(metrics, Admitted::default()).expect("encodes");
         assert_eq!(value(&text, "warren_client_connections"), Some("3"));
         assert_eq!(value(&text, "warren_published_messages_total"), Some("1099511627776"));
         assert_eq!(value(&text, "warren_client_closes_total{reason=\"vanished\"}"), Some("7"));

@@ -1,6 +1,7 @@
 //! The control thread: the main thread, once the workers run. It serves HTTP ([`http`]), adds up what the workers
 //! have counted ([`metrics`]), and ends the process in good order.
 
+mod admitted;
 mod http;
 mod metrics;
 
@@ -14,13 +15,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::options::Stopping;
+use crate::admission::Admission;
+use crate::setup::Stopping;
 use crate::signals::Signals;
-use crate::worker::Handle;
+use crate::worker;
 use crate::worker::mailbox::{Mailbox, Message};
 use metrics::Counts;
 
@@ -46,14 +48,20 @@ impl Control {
         Ok(Control { runtime, signals })
     }
 
+    /// Where what the control thread does runs.
+    pub(crate) fn runtime(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
     /// Runs until a signal or the loss of a worker ends the process; returns its status.
     pub(crate) fn run(
         self,
         http: Vec<TcpListener>,
-        workers: Vec<Handle>,
+        workers: Vec<worker::Handle>,
+        admission: Arc<Admission>,
         stopping: Stopping,
     ) -> anyhow::Result<ExitCode> {
-        let code = self.runtime.block_on(control(self.signals, http, workers, stopping));
+        let code = self.runtime.block_on(control(self.signals, http, workers, admission, stopping));
         self.runtime.shutdown_background();
         code
     }
@@ -62,11 +70,12 @@ impl Control {
 async fn control(
     mut signals: Signals,
     http: Vec<TcpListener>,
-    workers: Vec<Handle>,
+    workers: Vec<worker::Handle>,
+    admission: Arc<Admission>,
     stopping: Stopping,
 ) -> anyhow::Result<ExitCode> {
     let mailboxes: Vec<Mailbox> = workers.iter().map(|worker| worker.mailbox.clone()).collect();
-    let counts = Arc::new(Counts::new(mailboxes.clone()));
+    let counts = Arc::new(Counts::new(mailboxes.clone(), admission));
     let draining = Arc::new(AtomicBool::new(false));
     http::start(http, &counts, &draining).context("metrics cannot be served")?;
     let mut ends: Vec<_> = workers.into_iter().map(|worker| worker.ended).collect();

@@ -23,14 +23,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 use warren_broker::Server;
 
 use crate::connect::Connector;
 use crate::control::Control;
-use crate::options::{Settings, Stopping};
+use crate::options::Settings;
+use crate::setup::Stopping;
 use crate::worker::mailbox::Message;
 use crate::{Proxy, listen, logging};
 use client::Client;
@@ -83,7 +84,7 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let stage = Stage::build()?;
+    let stage = Stage::build(runtime.handle())?;
     let report = runtime.block_on(stage.perform())?;
     if !arguments.keep {
         print(&report.to_string())?;
@@ -95,7 +96,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     print(&format!("{report}{}", stage.addresses()))?;
     report.verdict()?;
     // However it ends after a signal: to be ended so is what it runs for.
-    control.run(stage.proxy.http, stage.proxy.workers, STOPPING).map(drop)
+    control.run(stage.proxy.http, stage.proxy.workers, stage.proxy.admission, STOPPING).map(drop)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -112,12 +113,14 @@ struct Stage {
 }
 
 impl Stage {
-    fn build() -> anyhow::Result<Stage> {
+    fn build(runtime: &Handle) -> anyhow::Result<Stage> {
         let broker = warren_broker::Options::default();
         let broker = Server::start(broker, ANY_PORT).context("cannot start the embedded broker")?;
         let delay = Delay::start(ANY_PORT, broker.address(), ONE_WAY).context("cannot start the delay")?;
         let settings = Settings::on_free_ports(delay.address());
-        let proxy = Proxy::start(&settings, Connector::plain(&settings.upstream))?;
+        let setup = settings.setup();
+        let connector = Connector::new(&setup.backends[0], setup.engine.limits.connect_timeout);
+        let proxy = Proxy::start(&setup, vec![connector.map_err(anyhow::Error::msg)?], runtime)?;
         Ok(Stage { proxy, delay, broker })
     }
 

@@ -57,7 +57,7 @@ pub(super) struct Arguments {
     /// Log at level debug
     #[arg(short, long)]
     debug: bool,
-    /// Read settings from a file
+    /// Read settings from a file: TOML, which says everything, when its name ends in .toml, else INI
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Print version
@@ -74,6 +74,13 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     Demo(demo::Arguments),
+    /// Says whether a configuration file (TOML) is right, and what is wrong with it, without starting anything
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Prints the JSON schema of configuration files (TOML)
+    Schema,
 }
 
 impl Arguments {

@@ -6,14 +6,14 @@
 
 mod arguments;
 mod ini;
-mod size;
+
 mod sources;
 mod upstream;
 
 use std::ffi::OsString;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ use tracing_subscriber::filter::LevelFilter;
 use warren_engine::Config;
 use warren_engine::config::Limits;
 
+use crate::file::{self, Problems};
+use crate::setup::{ClientTls, Listening, Place, Reach, Setup, Stopping};
+use crate::units::size;
 use crate::{demo, limits};
 use arguments::{Arguments, Command};
 use ini::Ini;
@@ -35,9 +38,9 @@ const DEFAULT_WORKERS_MAX: usize = 8;
 /// More threads than this are a typing error.
 const WORKERS_MAX: u64 = 256;
 /// With less, a worker has no room for a few blocks, a few outboxes and one message of some megabytes.
-const MEMORY_MIN: u64 = 32 << 20;
+pub(crate) const MEMORY_MIN: u64 = 32 << 20;
 /// More than this is a typing error.
-const MEMORY_MAX: u64 = 1 << 44;
+pub(crate) const MEMORY_MAX: u64 = 1 << 44;
 /// Where the system does not say how much memory there is.
 const MEMORY_UNKNOWN: u64 = 256 << 20;
 /// A day. Nobody wants to keep unused connections, or old proofs of a password, for longer.
@@ -147,7 +150,7 @@ impl Settings {
             term_timeout: None,
             term_client_close_timeout: Duration::ZERO,
             log: None,
-            workers: std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_MAX),
+            workers: default_workers(),
             auth_ttl: Duration::from_secs(60),
             memory: default_memory(),
             upstream,
@@ -161,8 +164,34 @@ impl Settings {
         Settings { listen: "127.0.0.1".to_owned(), port: 0, http_port: 0, ..Settings::defaults(upstream) }
     }
 
-    /// The engine's view: one listener, one route, one farm, one backend.
-    pub(crate) fn engine_config(&self) -> Config {
+    /// One of each: listener, route, farm, backend.
+    pub(crate) fn setup(&self) -> Setup {
+        let tls =
+            self.upstream.tls.then(|| ClientTls { ca: self.upstream_ca.clone(), ..ClientTls::default() });
+        let at = |port| Place { host: self.listen.clone(), port };
+        Setup {
+            engine: self.engine_config(),
+            listeners: vec![Listening { place: at(self.port), tls: None, proxy_protocol: Vec::new() }],
+            backends: vec![Reach {
+                place: Place { host: self.upstream.host.clone(), port: self.upstream.port },
+                tls,
+                send_proxy: None,
+            }],
+            http: Some(at(self.http_port)),
+            workers: self.workers,
+            accept_rate: None,
+            reverse_dns: false,
+            stopping: Stopping {
+                before_close: self.term_client_close_timeout,
+                after_close: self.term_timeout,
+            },
+            log: self.log,
+            auth: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn engine_config(&self) -> Config {
         let limits = Limits {
             auth_ttl: self.auth_ttl,
             idle_timeout: self.idle,
@@ -171,11 +200,6 @@ impl Settings {
             ..Limits::default()
         };
         Config::simple(&self.upstream.host, self.upstream.port, limits)
-    }
-
-    /// What the end of the process waits for.
-    pub(crate) fn stopping(&self) -> Stopping {
-        Stopping { before_close: self.term_client_close_timeout, after_close: self.term_timeout }
     }
 
     /// What is in force besides addresses, for the log.
@@ -196,20 +220,13 @@ impl Settings {
     }
 }
 
-/// What the end of the process waits for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stopping {
-    /// Clients may go on for this long before they are sent connection.close.
-    pub(crate) before_close: Duration,
-    /// Then they may take this long to answer; `None`: no limit.
-    pub(crate) after_close: Option<Duration>,
-}
-
 /// Why there are no settings.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// A setting has a value that is not allowed.
     Setting(Invalid),
+    /// A configuration file is wrong.
+    File(Problems),
     /// Nobody said where the broker is.
     NoUpstream,
     /// Help or the version was asked for.
@@ -217,9 +234,14 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// A setting that proved to be of no use only when it was used.
+    /// The certificates of the only broker, of no use when they were read.
     pub(crate) fn of_upstream_ca(problem: String) -> Refusal {
         Refusal::Setting(Invalid::new("--upstream-ca", problem))
+    }
+
+    /// A backend that cannot be used: the files that its TLS needs.
+    pub(crate) fn of_backend(name: &str, problem: String) -> Refusal {
+        Refusal::Setting(Invalid::new(format!("backend {name}"), problem))
     }
 
     /// Tells the operator, in one line unless more was asked for; returns the status to exit with.
@@ -230,6 +252,7 @@ impl Refusal {
                 return ExitCode::SUCCESS;
             }
             Refusal::Setting(invalid) => eprintln!("warren: {invalid}"),
+            Refusal::File(problems) => eprintln!("{problems}"),
             Refusal::NoUpstream => {
                 eprintln!(
                     "warren: UPSTREAM: nobody says where the broker is; give amqp://HOST[:PORT] as an argument, as \
@@ -245,8 +268,14 @@ impl Refusal {
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Wanted {
-    /// To be a proxy.
+    /// To be a proxy, as options, environment and INI file say.
     Serve(Settings),
+    /// To be a proxy, as a TOML file says.
+    ServeFile(Box<Setup>),
+    /// To say whether a TOML file is right.
+    Check(PathBuf),
+    /// To print the schema of such files.
+    Schema,
     /// To show what a proxy is good for.
     Demo(demo::Arguments),
 }
@@ -257,14 +286,49 @@ pub(crate) fn read(
     variables: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Wanted, Refusal> {
     let mut arguments = Arguments::parse_from(words)?;
-    if let Some(Command::Demo(arguments)) = arguments.command.take() {
-        return Ok(Wanted::Demo(arguments));
+    match arguments.command.take() {
+        Some(Command::Demo(arguments)) => return Ok(Wanted::Demo(arguments)),
+        Some(Command::Check { file }) => return Ok(Wanted::Check(file)),
+        Some(Command::Schema) => return Ok(Wanted::Schema),
+        None => {}
+    }
+    if let Some(path) =
+        arguments.config.as_deref().filter(|path| path.extension().is_some_and(|e| e == "toml"))
+    {
+        return serve_file(path, &arguments, variables);
     }
     let file = arguments.config.as_deref().map(|path| Ini::load(path, &ALL)).transpose();
     let sources =
         Sources { options: &|name| arguments.get(name), variables, file: file.map_err(Refusal::Setting)? };
     let settings = resolve(&sources).map_err(Refusal::Setting)?;
     settings.map(Wanted::Serve).ok_or(Refusal::NoUpstream)
+}
+
+/// A TOML file says everything; only the level of the log can be said beside it.
+fn serve_file(
+    path: &Path,
+    arguments: &Arguments,
+    variables: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Wanted, Refusal> {
+    let beside = ALL.iter().filter(|setting| setting.option != LOG.option);
+    if let Some(setting) = beside.clone().find(|setting| arguments.get(setting.option).is_some()) {
+        let problem =
+            format!("cannot be said beside {}, which says everything; write it there", path.display());
+        return Err(Refusal::Setting(Invalid::new(sources::on_command_line(setting.option), problem)));
+    }
+    let sources = Sources { options: &|name| arguments.get(name), variables, file: None };
+    let log = sources.find(&LOG, level).map_err(Refusal::Setting)?;
+    let mut setup = file::load(path).map_err(Refusal::File)?;
+    let unused = beside.filter(|setting| variables(setting.variable).is_some_and(|value| !value.is_empty()));
+    setup.warnings.extend(unused.map(|setting| {
+        format!(
+            "{} is set in the environment and is not used: {} says everything",
+            setting.variable,
+            path.display()
+        )
+    }));
+    setup.log = log.or(setup.log);
+    Ok(Wanted::ServeFile(Box::new(setup)))
 }
 
 /// `None`: there is no upstream. What was said besides is checked all the same.
@@ -344,9 +408,14 @@ fn memory(text: &str) -> Result<u64, String> {
     size::read(text).filter(|octets| (MEMORY_MIN..=MEMORY_MAX).contains(octets)).ok_or_else(allowed)
 }
 
+/// One for each core, within reason.
+pub(crate) fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(DEFAULT_WORKERS_MAX)
+}
+
 /// A quarter of what the process may use: the rest is for the sockets' own buffers, for what sessions cost besides
 /// buffers, and for others on the machine.
-fn default_memory() -> u64 {
+pub(crate) fn default_memory() -> u64 {
     limits::memory().map_or(MEMORY_UNKNOWN, |memory| memory / 4).clamp(MEMORY_MIN, MEMORY_MAX)
 }
 
@@ -374,7 +443,7 @@ fn whole(text: &str, what: &str, allowed: RangeInclusive<u64>) -> Result<u64, St
 }
 
 /// A host name or an address; an IPv6 address with or without brackets. Returned without them.
-fn host(text: &str) -> Option<&str> {
+pub(crate) fn host(text: &str) -> Option<&str> {
     if let Some(inner) = text.strip_prefix('[') {
         return inner.strip_suffix(']').filter(|address| address.parse::<Ipv6Addr>().is_ok());
     }

@@ -33,7 +33,7 @@ impl Said {
             |name: &str| self.variables.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
         match read(words.into_iter(), &variable)? {
             Wanted::Serve(settings) => Ok(settings),
-            Wanted::Demo(arguments) => panic!("{line}: {arguments:?}"),
+            other => panic!("{line}: {other:?}"),
         }
     }
 

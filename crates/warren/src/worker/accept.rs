@@ -24,9 +24,17 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
             worker.seats.complain(&why);
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        while let Some(pause) = worker.seats.pause() {
+            worker.seats.complain(&worker.seats.too_fast());
+            tokio::time::sleep(pause).await;
+        }
         match listener.accept().await {
             Ok((stream, address)) => {
                 pause = SHORTEST_PAUSE;
+                while !worker.seats.admit() {
+                    // Another acceptor has taken the last place of this second meanwhile.
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
                 survive("a new client", || worker.accepted(stream, address));
             }
             Err(error) if is_the_clients(&error) => {}

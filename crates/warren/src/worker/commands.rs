@@ -39,6 +39,9 @@ impl Worker {
                     conn.send_off(worker, hand_off);
                 }
             }
+            Command::Authorize { session, request } => {
+                spawn_local(Rc::clone(self).authorize(session, request));
+            }
             Command::Event(event) => self.log(event),
         }
     }
@@ -67,11 +70,18 @@ impl Worker {
                 drop(engine);
                 return flush_socket(conn);
             }
+            let most = engine.write_at_most(now, conn.link);
+            if most == 0 {
+                // The engine will ask again when it is this client's turn.
+                drop(engine);
+                return flush_socket(conn);
+            }
+            let outbox = engine.outbox(conn.link);
             let written = match conn.writing.get() {
                 // What a broker was not sent goes to another one when the end of this one is found by reading.
                 Writing::Broken if matches!(conn.link, Link::Upstream(_)) => return,
                 Writing::Broken => outbox.len(),
-                _ => match write(&conn.socket, outbox) {
+                _ => match write(&conn.socket, outbox, most) {
                     Ok(n) => n,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         conn.writing.set(Writing::Blocked);
@@ -101,13 +111,26 @@ impl Worker {
             Event::SessionEnded { session, peer, lasted, why } => {
                 tracing::debug!(?session, %peer, ?lasted, ?why, "client gone");
             }
+            Event::LimitReached { session, peer, vhost, limit, refused: true } => {
+                tracing::warn!(?session, %peer, ?vhost, "refused by {limit:?}");
+            }
+            Event::LimitReached { session, peer, vhost, limit, refused: false } => {
+                tracing::warn!(?session, %peer, ?vhost, "beyond {limit:?}");
+            }
+            // One for each client.
+            Event::UpstreamOpened { upstream, backend: id, purpose: "dedicated" } => {
+                tracing::debug!(?upstream, broker = backend(id), "connected to broker for one client");
+            }
+            Event::UpstreamEnded { upstream, backend: id, purpose: "dedicated", why, expected: true } => {
+                tracing::debug!(?upstream, broker = backend(id), ?why, "connection to broker ended");
+            }
             Event::UpstreamOpened { upstream, backend: id, purpose } => {
                 tracing::info!(?upstream, broker = backend(id), purpose, "connected to broker");
             }
-            Event::UpstreamEnded { upstream, backend: id, why, expected: true } => {
+            Event::UpstreamEnded { upstream, backend: id, why, expected: true, .. } => {
                 tracing::info!(?upstream, broker = backend(id), ?why, "connection to broker ended");
             }
-            Event::UpstreamEnded { upstream, backend: id, why, expected: false } => {
+            Event::UpstreamEnded { upstream, backend: id, why, expected: false, .. } => {
                 tracing::warn!(?upstream, broker = backend(id), ?why, "connection to broker lost");
             }
         }
@@ -126,7 +149,13 @@ fn flush_socket(conn: &Conn) {
     }
 }
 
-fn write(socket: &Socket, outbox: &Outbox) -> std::io::Result<usize> {
+/// Writes the beginning of what waits, `most` octets of it at most.
+fn write(socket: &Socket, outbox: &Outbox, most: usize) -> std::io::Result<usize> {
+    if most < outbox.len() {
+        // One piece is enough: a turn is short.
+        let first = outbox.first();
+        return socket.try_write(&[IoSlice::new(&first[..first.len().min(most)])]);
+    }
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = outbox.io_slices(&mut slices);
     socket.try_write(&slices[..count])

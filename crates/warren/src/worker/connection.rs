@@ -114,7 +114,12 @@ fn read_turn(worker: &Rc<Worker>, conn: &Conn, input: &mut Input, now: Time, mut
         let mut emptied = false;
         // What was held back comes first: what follows it on the socket must not be waited for.
         if !std::mem::take(&mut offer) || input.is_empty() {
-            match read(worker, conn, input) {
+            let most = worker.engine.borrow_mut().read_at_most(now, conn.link);
+            if most == 0 {
+                release(worker, conn, input);
+                return Next::Wait { reading: false };
+            }
+            match read(worker, conn, input, most) {
                 Read::Some { all } => emptied = all,
                 Read::None => {
                     release(worker, conn, input);
@@ -154,13 +159,13 @@ enum Read {
     End(Gone),
 }
 
-fn read(worker: &Worker, conn: &Conn, input: &mut Input) -> Read {
+/// Reads `most` octets at most.
+fn read(worker: &Worker, conn: &Conn, input: &mut Input, most: usize) -> Read {
     let missing = missing(input.bytes());
-    let mut space = input.space(missing);
-    if knocks(worker, conn) {
-        let most = space.len().min(READ_AT_MOST_BEFORE);
-        space = &mut space[..most];
-    }
+    let space = input.space(missing);
+    let most = if knocks(worker, conn) { READ_AT_MOST_BEFORE } else { most };
+    let most = space.len().min(most);
+    let space = &mut space[..most];
     let room = space.len();
     match conn.socket.try_read(space) {
         Ok(0) => Read::End(Gone::Closed),

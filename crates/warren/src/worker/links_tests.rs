@@ -17,7 +17,7 @@ fn connected<F: Future<Output = ()>>(test: impl FnOnce(Rc<Conn>, std::net::TcpSt
     near.set_nonblocking(true).expect("a socket");
     LocalSet::new().block_on(&runtime, async {
         let socket = Socket::plain(TcpStream::from_std(near).expect("registered"));
-        let seat = Seats::new(1).take();
+        let seat = Seats::new(1, None).take();
         test(Rc::new(Conn::new(Link::Session(SessionId::default()), socket, seat)), far).await;
     });
 }

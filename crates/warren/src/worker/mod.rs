@@ -31,20 +31,18 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use warren_engine::buf::{Input, Pool};
-use warren_engine::config::{BackendId, ListenerId};
-use warren_engine::ids::UpstreamId;
+use warren_engine::config::BackendId;
+use warren_engine::ids::{SessionId, UpstreamId};
 use warren_engine::time::Time;
-use warren_engine::{Config, Engine, Gone, Link, Options, Peer};
+use warren_engine::{AuthRequest, Config, Engine, Gone, Link, Options, Peer};
 
+use crate::admission::Admission;
 use crate::connect::Connector;
 use crate::seats::{Seat, Seats};
 use crate::socket::Socket;
 use clock::{Clock, Timer};
 use links::{Conn, Links};
 use mailbox::{Adoption, Mailbox, Message, Messages};
-
-/// All listening sockets belong to the one listener that there is.
-const LISTENER: ListenerId = 0;
 
 /// What the control thread has of a worker.
 pub(crate) struct Handle {
@@ -62,6 +60,7 @@ struct Setup {
     clock: Clock,
     listeners: Vec<TcpListener>,
     seats: Arc<Seats>,
+    admission: Arc<Admission>,
     /// Mailboxes of all workers, by number.
     workers: Vec<Mailbox>,
     messages: Messages,
@@ -76,6 +75,7 @@ pub(crate) fn start_all(
     listeners: &[StdListener],
     clock: Clock,
     seats: &Arc<Seats>,
+    admission: &Arc<Admission>,
 ) -> anyhow::Result<Vec<Handle>> {
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| Mailbox::new()).unzip();
     let mut handles = Vec::with_capacity(count);
@@ -92,6 +92,7 @@ pub(crate) fn start_all(
             clock,
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
             seats: Arc::clone(seats),
+            admission: Arc::clone(admission),
             workers: mailboxes.clone(),
             messages,
         };
@@ -192,6 +193,7 @@ struct Worker {
     links: Links,
     timer: Timer,
     seats: Arc<Seats>,
+    admission: Arc<Admission>,
     /// What it told the others last: see [`Worker::is_crowded`].
     crowded: Cell<bool>,
     workers: Vec<Mailbox>,
@@ -202,7 +204,8 @@ struct Worker {
 
 impl Worker {
     fn new(setup: &Setup) -> Worker {
-        let engine = Engine::new(Arc::clone(&setup.config), setup.options, setup.clock.now());
+        let mut engine = Engine::new(Arc::clone(&setup.config), setup.options, setup.clock.now());
+        engine.share(setup.admission.allowances());
         Worker {
             config: Arc::clone(&setup.config),
             connectors: Arc::clone(&setup.connectors),
@@ -212,6 +215,7 @@ impl Worker {
             links: Links::default(),
             timer: Timer::new(),
             seats: Arc::clone(&setup.seats),
+            admission: Arc::clone(&setup.admission),
             crowded: Cell::new(false),
             workers: setup.workers.clone(),
             stopping: Cell::new(false),
@@ -238,7 +242,8 @@ impl Worker {
     /// A client has connected.
     fn accepted(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
         let now = self.clock.now();
-        let peer = Peer { address, listener: LISTENER };
+        let mut peer = Peer::plain(address);
+        peer.local = stream.local_addr().unwrap_or(address);
         let session = self.engine.borrow_mut().accepted(now, peer);
         if let Some(session) = session {
             let seat = self.seats.take();
@@ -279,11 +284,24 @@ impl Worker {
         match outcome {
             Ok(socket) => {
                 let seat = self.seats.take();
+                let local = socket.local_addr();
                 self.serve(link, socket, seat, Input::new(&self.pool));
-                self.engine.borrow_mut().upstream_connected(now, upstream);
+                let mut engine = self.engine.borrow_mut();
+                if let Ok(local) = local {
+                    engine.upstream_local(upstream, local);
+                }
+                engine.upstream_connected(now, upstream);
             }
             Err(text) => self.engine.borrow_mut().gone(now, link, Gone::Failed(text)),
         }
+        self.settle(now);
+    }
+
+    /// Has the auth service asked about a client.
+    async fn authorize(self: Rc<Self>, session: SessionId, request: Box<AuthRequest>) {
+        let verdict = self.admission.ask(&request).await;
+        let now = self.clock.now();
+        self.engine.borrow_mut().authorized(now, session, verdict);
         self.settle(now);
     }
 

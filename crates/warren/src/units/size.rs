@@ -14,7 +14,7 @@ const UNITS: [(&str, u64); 9] = [
 ];
 
 /// A whole number and a unit, in any case, with or without a space between them. Without a unit it is octets.
-pub(super) fn read(text: &str) -> Option<u64> {
+pub(crate) fn read(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim_start();
@@ -26,7 +26,7 @@ pub(super) fn read(text: &str) -> Option<u64> {
 }
 
 /// The other way round.
-pub(super) fn in_words(octets: u64) -> String {
+pub(crate) fn in_words(octets: u64) -> String {
     let unit = UNITS.iter().find(|(_, factor)| octets >= *factor && octets.is_multiple_of(*factor));
     let (name, factor) = unit.unwrap_or(&("B", 1));
     format!("{} {name}", octets / factor)

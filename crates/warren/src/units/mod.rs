@@ -1,0 +1,4 @@
+//! Quantities as people write them.
+
+pub(crate) mod size;
+pub(crate) mod time;
