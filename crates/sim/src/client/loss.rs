@@ -315,7 +315,11 @@ impl Channel {
         // The queue of a consumer that it has cancelled may go before what was asked of it earlier is asked again.
         let ends = |c: &Consumer| c.life == Life::Cancelling && loss.tags.contains(&c.tag);
         let mut ending = self.consumers.iter().filter(|c| ends(c));
-        self.murky |= !self.expect.is_empty() && ending.any(|c| ctx.oracle.queues[c.queue].deleted);
+        if ending.any(|c| ctx.oracle.queues[c.queue].deleted) {
+            // It may begin again before its cancel goes on its way, and is refused.
+            ctx.oracle.loosen(self.chan, u64::MAX);
+            self.murky = true;
+        }
         let Some(own) = &mut self.own else { return false };
         own.content = None;
         let (queue, auto_delete) = (own.queue, own.auto_delete);
