@@ -6,7 +6,7 @@ use warren_wire::frame::{PROTOCOL_HEADER, next_frame};
 use warren_wire::method::{connection, split_id};
 use warren_wire::table::Table;
 
-use super::channel::State;
+use super::channel::{Channel, Life, State};
 use super::plan::Login;
 use super::{Client, Ctx};
 use crate::cover::Path;
@@ -175,7 +175,11 @@ impl Client {
     fn waited_in_vain(&self, close: &connection::Close<'_>, ctx: &Ctx<'_>) -> bool {
         let mut live = self.channels.iter().filter(|c| c.state != State::Free);
         let publishes = live.any(|c| ctx.oracle.chans[c.chan].has_outstanding());
-        let waits = self.doom.is_some() || self.vanishing || publishes || self.waits_for().is_some();
+        // A consumer that is to begin again waits for a binding, and its client for nothing.
+        let consumes = |c: &Channel| c.consumers.iter().any(|c| c.life != Life::Ended);
+        let resumes = ctx.scenario.misfortune.is_some() && self.channels.iter().any(consumes);
+        let own = self.doom.is_some() || self.vanishing;
+        let waits = own || publishes || resumes || self.waits_for().is_some();
         let text = String::from_utf8_lossy(close.reply_text);
         ctx.scenario.tight && close.reply_code == 506 && waits && text.contains("none became free within")
     }

@@ -313,10 +313,10 @@ impl Channel {
             }
         }
         // The queue of a consumer that it has cancelled may go before what was asked of it earlier is asked again.
-        let ends = |c: &Consumer| c.life == Life::Cancelling && loss.tags.contains(&c.tag);
+        let ends = |c: &Consumer| c.life != Life::Ended && loss.tags.contains(&c.tag);
         let mut ending = self.consumers.iter().filter(|c| ends(c));
         if ending.any(|c| ctx.oracle.queues[c.queue].deleted) {
-            // It may begin again before its cancel goes on its way, and is refused.
+            // It may begin again before its cancel, or the end of its queue, goes on its way, and is refused.
             ctx.oracle.loosen(self.chan, u64::MAX);
             self.murky = true;
         }
