@@ -43,7 +43,7 @@ impl Stage {
 
     /// The name was found, or was not.
     pub fn named(&mut self, host: Option<&str>) {
-        self.engine.named(Time(self.now), self.session, host);
+        self.engine.client_named(Time(self.now), self.session, host);
         self.obey();
     }
 
