@@ -283,7 +283,7 @@ fn metric_name(line: &str) -> &str {
 ///
 /// Cargo gives the path of a binary only to the tests of its own package; so we ask it to build, which takes a
 /// moment when nothing has changed, and look where it puts it.
-fn binary() -> &'static PathBuf {
+pub fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(path) = std::env::var_os("WARREN_BIN") {
