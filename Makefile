@@ -1,11 +1,13 @@
 # `make help` says what there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help deps build test docs lint deny simulate bench fuzz clean
+.PHONY: help deps build test docs lint deny simulate soak bench fuzz clean
 
-# How many seeds `make simulate` runs on how many threads, and how long `make fuzz` fuzzes each target, in seconds.
+# How many seeds `make simulate` runs on how many threads, and how long `make fuzz` fuzzes each target, in seconds,
+# and `make soak` lasts, in minutes.
 SEEDS ?= 1000
 THREADS ?= 1
 SECONDS_EACH ?= 60
+MINUTES ?= 10
 # Most tests wait for sockets and timers, not for a processor.
 export RUST_TEST_THREADS ?= 4
 
@@ -37,6 +39,9 @@ deny: ## Check licences, sources, bans and advisories of all dependencies (needs
 simulate: ## Run the simulation: make simulate SEEDS=100000, or STEPS=2g; FAULTS=1 breaks connections; THREADS=2
 	cargo run --release --package warren-sim -- $(if $(STEPS),--total $(STEPS),--seeds $(SEEDS)) \
 		--threads $(THREADS) $(if $(FAULTS),--faults)
+
+soak: ## Clients come and go at random while brokers are killed: make soak MINUTES=10; prints what is left
+	WARREN_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) cargo test --package warren-testkit --test soak -- --nocapture
 
 bench: deps ## Measure Warren beside HAProxy and beside no proxy: make bench ARGS="--help"
 	cargo build --release --package warren

@@ -38,12 +38,14 @@ impl Engine {
             rekeying: None,
             rekeys: 0,
             tenant: None,
+            turn: None,
             vhost: "".into(),
             capabilities: Capabilities::default(),
             tune: Tune { channel_max: 0, frame_max: 0, heartbeat: 0 },
             max_payload: u32::try_from(self.config.limits.unauthenticated_octets).unwrap_or(u32::MAX),
             channels: SessionChannels::default(),
             dedicated: None,
+            naming: false,
             lane: None,
             exclusive: std::collections::BTreeMap::new(),
             outbox: Outbox::new(&self.pool),
@@ -91,6 +93,7 @@ impl Engine {
         session.tune = hand_off.tune;
         session.max_payload = hand_off.tune.max_payload();
         session.vhost = hand_off.vhost.as_str().into();
+        session.turn = hand_off.turn;
         session.recredited = hand_off.recredited;
         if !session.outbox.is_empty() {
             self.send_client(id, |_| {});
@@ -123,6 +126,7 @@ impl Engine {
             self.end_session(id, close::PROTOCOL, text);
             return;
         }
+        self.ask_name(id);
         let farm = self.listener_farm(id);
         if self.farms[farm].properties.is_some() {
             self.send_start(id);
@@ -140,7 +144,7 @@ impl Engine {
     }
 
     /// See [`crate::Config::only_farm`].
-    fn only_farm(&self, id: SessionId) -> Option<usize> {
+    pub(crate) fn only_farm(&self, id: SessionId) -> Option<usize> {
         let peer = &self.sessions[id].peer;
         self.config.only_farm(peer.listener, peer.sni())
     }
@@ -275,6 +279,7 @@ impl Engine {
         let Some(credentials) = self.sessions[id].credentials.clone() else {
             return;
         };
+        self.take_turn(id, farm);
         let login = self.find_login(farm, &credentials);
         self.sessions[id].login = Some(login);
         self.logins[login].sessions += 1;
@@ -408,6 +413,7 @@ impl Engine {
             unsent: session.outbox.take_bytes(),
             peer: session.peer,
             credentials,
+            turn: session.turn,
             verified_at,
             capabilities: session.capabilities,
             tune: session.tune,
@@ -428,6 +434,7 @@ impl Engine {
         let Some(login) = self.sessions[id].login else {
             return;
         };
+        self.take_turn(id, self.logins[login].farm);
         let tenant = self.find_tenant(login, vhost);
         let ttl = self.config.limits.auth_ttl;
         if self.tenants[tenant].proven_at.is_some_and(|at| self.now.since(at) < ttl) {
@@ -452,6 +459,7 @@ impl Engine {
         session.tenant = Some(tenant);
         self.tenants[tenant].sessions += 1;
         self.tenants[tenant].last_used = self.now;
+        self.settle_down(id, tenant);
         self.session_runs(id);
     }
 

@@ -21,9 +21,9 @@ use crate::units::size;
 const DATA_RATE_MIN: u64 = 1024;
 
 /// Makes a setup of a model. Files are looked for in `folder`.
-pub(super) fn resolve(model: Model, folder: &Path) -> Result<Setup, Vec<Problem>> {
+pub(super) fn resolve(model: &Model, folder: &Path) -> Result<Setup, Vec<Problem>> {
     let mut resolver = Resolver { folder, problems: Vec::new() };
-    let setup = resolver.setup(&model);
+    let setup = resolver.setup(model);
     match resolver.problems.is_empty() {
         true => Ok(setup),
         false => Err(resolver.problems),
@@ -48,6 +48,7 @@ impl Resolver<'_> {
         let engine = Config {
             datacenter: model.proxy.datacenter.clone(),
             hostname: crate::limits::hostname(),
+            reverse_dns: model.proxy.reverse_dns,
             listeners: model.listener.iter().map(listener).collect(),
             routes: (1..)
                 .zip(&model.route)
@@ -67,7 +68,6 @@ impl Resolver<'_> {
             http: model.control.http.as_ref().map(|address| address.0.clone()),
             workers: model.proxy.workers(),
             accept_rate: model.proxy.accept_rate.map(u32::from),
-            reverse_dns: model.proxy.reverse_dns,
             stopping: Stopping {
                 before_close: model.proxy.term_client_close_timeout.0,
                 after_close: model.proxy.term_timeout.map(|span| span.0),
