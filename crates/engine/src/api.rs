@@ -1,6 +1,6 @@
 //! What goes into the engine and what comes out, besides bytes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::authorize::AuthRequest;
 use crate::config::{BackendId, ListenerId};
@@ -100,6 +100,13 @@ pub enum Command {
         session: SessionId,
         /// What to ask.
         request: Box<AuthRequest>,
+    },
+    /// Find out what a client's address is called; answer with `named`, soon and in any case.
+    Name {
+        /// Whose.
+        session: SessionId,
+        /// The address.
+        address: IpAddr,
     },
     /// Something worth a log line or a count.
     Event(Event),

@@ -15,7 +15,7 @@ use warren_wire::method::{Method, connection};
 use warren_wire::reply;
 use warren_wire::table::Table;
 
-use crate::api::Link;
+use crate::api::{Command, Link};
 use crate::close::{self, CLOSE_OK_WITHIN};
 use crate::config::{FarmId, Mode};
 use crate::dial::{BROKER, IDLE, REFUSED};
@@ -24,6 +24,7 @@ use crate::event::Event;
 use crate::ids::{SessionId, UpstreamId};
 use crate::session::{Phase, Tune};
 use crate::tenant::{Inquiry, Refusal};
+use crate::time::Time;
 use crate::upstream::{Purpose, Stage};
 use properties::{Journey, replayed};
 
@@ -63,6 +64,8 @@ pub(crate) struct Opening {
     losses: u8,
     /// From which port of this machine the broker is reached.
     local_port: u16,
+    /// The broker waits for start-ok, which waits for the name of the client's address.
+    greeted: bool,
 }
 
 /// A connection.close that waits for the end of another frame.
@@ -82,16 +85,31 @@ impl Engine {
         }
     }
 
-    /// Whether it matters what clients' addresses are called: for those who may come to a dedicated
-    /// route, and for the auth service.
-    pub fn wants_names(&self, listener: usize) -> bool {
-        let asked = self.config.auth_timeout.is_some();
-        asked
-            || self
-                .config
-                .routes
-                .iter()
-                .any(|r| r.mode == Mode::Dedicated && r.listener.is_none_or(|l| l == listener))
+    /// The name of a client's address has been looked up, or has not been found in time.
+    pub fn named(&mut self, now: Time, session: SessionId, host: Option<&str>) {
+        self.now = now;
+        let Some(state) = self.sessions.get_mut(session).filter(|s| s.naming) else { return };
+        state.naming = false;
+        state.peer.host = host.map(Into::into);
+        let greeted = state.dedicated.as_ref().and_then(|d| d.opening.as_ref()).is_some_and(|o| o.greeted);
+        if let Some(up) = state.lane.filter(|_| greeted) {
+            self.replay_start_ok(up, session);
+        }
+        self.settle_step();
+    }
+
+    /// Has the name of a client's address looked up where it matters: on the way to a dedicated route, and for the auth
+    /// service. The handshake goes on meanwhile.
+    pub(crate) fn ask_name(&mut self, id: SessionId) {
+        let session = &mut self.sessions[id];
+        let config = &self.config;
+        let (listener, sni) = (session.peer.listener, session.peer.sni());
+        let matters = config.auth_timeout.is_some() || config.leads_to_dedicated(listener, sni);
+        if config.reverse_dns && matters && session.peer.host.is_none() {
+            session.naming = true;
+            let address = session.peer.address.ip().to_canonical();
+            self.commands.push_back(Command::Name { session: id, address });
+        }
     }
 
     fn opening(&mut self, id: SessionId) -> Option<&mut Opening> {
@@ -196,7 +214,10 @@ impl Engine {
                 let farm = self.upstreams[up].farm;
                 self.note_start(farm, &start);
                 self.member_greets(up);
-                self.replay_start_ok(up, id);
+                match self.sessions[id].naming {
+                    true => self.wait_for_name(up, id),
+                    false => self.replay_start_ok(up, id),
+                }
                 self.release_curious(farm);
             }
             (Stage::Verifying, Method::ConnectionTune(tune)) => self.own_tune(up, id, tune),
@@ -209,9 +230,21 @@ impl Engine {
         }
     }
 
+    /// The broker is to hear what the client's address is called: that is known in a moment.
+    fn wait_for_name(&mut self, up: UpstreamId, id: SessionId) {
+        // Its broker has said what it had to say.
+        self.upstreams[up].deadline = Some(self.now + self.config.limits.handshake_timeout);
+        if let Some(opening) = self.opening(id) {
+            opening.greeted = true;
+        }
+    }
+
     /// connection.start-ok as the client sent it, and where it came from.
     fn replay_start_ok(&mut self, up: UpstreamId, id: SessionId) {
         self.hurry(up, Stage::Verifying);
+        if let Some(opening) = self.opening(id) {
+            opening.greeted = false;
+        }
         let session = &self.sessions[id];
         let opening = session.dedicated.as_ref().and_then(|d| d.opening.as_ref());
         let (Some(opening), Some(credentials)) = (opening, session.credentials.clone()) else { return };
@@ -309,7 +342,7 @@ impl Engine {
         self.metrics.upstream_connects += 1;
         let purpose = self.upstreams[up].purpose.name();
         let event = Event::UpstreamOpened { upstream: up, backend, purpose };
-        self.commands.push_back(crate::api::Command::Event(event));
+        self.commands.push_back(Command::Event(event));
         if let Some(dedicated) = &mut self.sessions[id].dedicated {
             dedicated.opening = None;
         }
@@ -354,6 +387,9 @@ impl Engine {
         }
         self.detach_upstream(up);
         self.end_inquiry(up);
+        if let Some(opening) = session.and_then(|id| self.opening(id)) {
+            opening.greeted = false;
+        }
         let upstream = &mut self.upstreams[up];
         upstream.ending.get_or_insert((reason, text.clone()));
         upstream.stage = Stage::Ended;
@@ -399,7 +435,7 @@ impl Engine {
             Phase::Leaving if closes => {
                 // It was told why, and its answer is all that is awaited.
                 session.phase = Phase::CloseSent;
-                self.commands.push_back(crate::api::Command::Read(Link::Session(id)));
+                self.commands.push_back(Command::Read(Link::Session(id)));
             }
             Phase::Running if !within => self.close_session(id, 320, &told, (0, 0), close::UPSTREAM),
             Phase::Running | Phase::Leaving => self.end_session(id, close::UPSTREAM, &told),

@@ -45,6 +45,7 @@ impl Engine {
             max_payload: u32::try_from(self.config.limits.unauthenticated_octets).unwrap_or(u32::MAX),
             channels: SessionChannels::default(),
             dedicated: None,
+            naming: false,
             lane: None,
             exclusive: std::collections::BTreeMap::new(),
             outbox: Outbox::new(&self.pool),
@@ -125,6 +126,7 @@ impl Engine {
             self.end_session(id, close::PROTOCOL, text);
             return;
         }
+        self.ask_name(id);
         let farm = self.listener_farm(id);
         if self.farms[farm].properties.is_some() {
             self.send_start(id);

@@ -210,7 +210,7 @@ impl Engine {
     fn noted(&mut self, id: ChannelId, up: UpChannelId, note: &Note, method: Method<'_>) {
         match (note, method) {
             (Note::Declare { exclusive, lasting, kind }, Method::QueueDeclareOk(ok)) => {
-                self.named(id);
+                self.note_named(id);
                 self.queue_declared(id, ok.queue, *exclusive, *lasting);
                 if let Some(kind) = kind {
                     self.queue_is_new(id, ok.queue, *kind);
@@ -233,7 +233,7 @@ impl Engine {
     }
 
     /// A declare is answered: empty names mean its queue from now on.
-    fn named(&mut self, id: ChannelId) {
+    fn note_named(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
             channel.naming = channel.naming.saturating_sub(1);
         }

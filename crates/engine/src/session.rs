@@ -173,6 +173,8 @@ pub(crate) struct Session {
     pub(crate) channels: SessionChannels,
     /// What it needs to be dedicated; before its virtual host is known: to become it.
     pub(crate) dedicated: Option<Box<Dedicated>>,
+    /// The name of its address is being looked up.
+    pub(crate) naming: bool,
     /// The own lane: an upstream connection that this session has for itself. A dedicated session has nothing else.
     pub(crate) lane: Option<UpstreamId>,
     /// Exclusive queues, which live on the lane.

@@ -182,6 +182,29 @@ fn the_handshake_is_replayed_step_by_step() {
 }
 
 #[test]
+fn the_broker_hears_the_name_of_the_clients_address_once_it_is_known() {
+    for host in [Some("app7.example.com"), None] {
+        let mut stage = Stage::greeted_and_being_named();
+        assert_eq!(stage.asked_names, [std::net::IpAddr::from([127, 0, 0, 1])]);
+        stage.client(&encoded(0, &start_ok(b"PLAIN", b"\0me\0secret")));
+        assert!(stage.to_broker.is_empty(), "the broker waits for the name");
+        stage.named(host);
+        let sent = stage.to_broker.clone();
+        let frame = next_frame(&sent, 0, u32::MAX).expect("a frame").expect("whole");
+        let Ok(Method::ConnectionStartOk(ok)) = Method::parse(frame.payload(&sent)) else {
+            panic!("no start-ok")
+        };
+        let told = ok.client_properties.get(b"amqpprox_client");
+        let expected = if host.is_some() { "app7.example.com:4000" } else { "127.0.0.1:4000" };
+        assert_eq!(told, Some(Value::Str(expected.as_bytes())));
+        let host = host.map(|host| Value::Str(host.as_bytes()));
+        assert_eq!(ok.client_properties.get(b"warren_client_host"), host);
+        stage.named(Some("another.example.com"));
+        assert_eq!(stage.to_broker, sent, "it is said once");
+    }
+}
+
+#[test]
 fn what_the_broker_refuses_is_passed_on_at_that_step() {
     let mut stage = Stage::greeted();
     stage.client(&encoded(0, &start_ok(b"PLAIN", b"\0me\0wrong")));

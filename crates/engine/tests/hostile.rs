@@ -91,6 +91,7 @@ impl Stage {
                 Command::Read(_) | Command::Event(_) => {}
                 Command::HandOff { .. } => panic!("there is only one worker"),
                 Command::Authorize { .. } => panic!("there is no auth service"),
+                Command::Name { .. } => panic!("no names are looked up"),
             }
         }
         self.engine.check_invariants();

@@ -103,6 +103,7 @@ impl Door {
                 Command::Read(_) | Command::Event(_) => {}
                 Command::HandOff { .. } => panic!("there is only one worker"),
                 Command::Authorize { .. } => panic!("there is no auth service"),
+                Command::Name { .. } => panic!("no names are looked up"),
             }
         }
         self.engine.check_invariants();

@@ -24,8 +24,6 @@ pub(crate) struct Setup {
     pub(crate) workers: usize,
     /// New clients per second; `None`: any number.
     pub(crate) accept_rate: Option<u32>,
-    /// Whether the names of clients' addresses are looked up.
-    pub(crate) reverse_dns: bool,
     /// What the end of the process waits for.
     pub(crate) stopping: Stopping,
     /// What is logged; `None`: nobody said.

@@ -29,6 +29,8 @@ pub struct Config {
     pub datacenter: String,
     /// What this machine is called: brokers are told it of dedicated sessions.
     pub hostname: String,
+    /// Whether the names of clients' addresses are looked up, for brokers and the auth service.
+    pub reverse_dns: bool,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// Which sessions go to which farm, first match wins.
@@ -53,6 +55,7 @@ impl Config {
         Config {
             datacenter: String::new(),
             hostname: String::new(),
+            reverse_dns: false,
             listeners: vec![Listener { name: "default".into() }],
             routes: vec![Route::to(0)],
             farms: vec![Farm::of("default", vec![0])],
@@ -94,6 +97,11 @@ impl Config {
         user: &'a str,
     ) -> impl Iterator<Item = &'a Route> {
         self.routes.iter().filter(move |r| r.serves(listener, sni) && r.user.matches(user))
+    }
+
+    /// Whether clients that come this way may come to a dedicated route.
+    pub fn leads_to_dedicated(&self, listener: ListenerId, sni: Option<&str>) -> bool {
+        self.routes.iter().any(|r| r.mode == Mode::Dedicated && r.serves(listener, sni))
     }
 
     /// Whether a client may come to a dedicated route.

@@ -203,6 +203,7 @@ impl House {
                     self.moved.push((hand_off, unread));
                 }
                 Command::Authorize { session, request } => self.questions.push((session, *request)),
+                Command::Name { .. } => panic!("no names are looked up"),
             }
         }
         self.engine.check_invariants();

@@ -24,6 +24,8 @@ pub struct Stage {
     now: u64,
     /// Neither peer reads.
     pub blocked: bool,
+    /// Addresses whose names are looked up.
+    pub asked_names: Vec<std::net::IpAddr>,
     /// Whether brokers can be reached.
     pub answering: bool,
 }
@@ -31,17 +33,29 @@ pub struct Stage {
 impl Stage {
     /// The client has connection.start; the connection from which it was learned is gone.
     pub fn greeted() -> Stage {
-        Stage::new(&[("default", "*", Mode::Dedicated)])
+        Stage::new(&[("default", "*", Mode::Dedicated)], false)
+    }
+
+    /// As [`Stage::greeted`], and the name of the client's address is being looked up.
+    pub fn greeted_and_being_named() -> Stage {
+        Stage::new(&[("default", "*", Mode::Dedicated)], true)
+    }
+
+    /// The name was found, or was not.
+    pub fn named(&mut self, host: Option<&str>) {
+        self.engine.named(Time(self.now), self.session, host);
+        self.obey();
     }
 
     /// As [`Stage::greeted`], where only one virtual host is dedicated.
     pub fn mixed() -> Stage {
-        Stage::new(&[("own", "own", Mode::Dedicated), ("others", "*", Mode::Shared)])
+        Stage::new(&[("own", "own", Mode::Dedicated), ("others", "*", Mode::Shared)], false)
     }
 
-    fn new(routes: &[(&str, &str, Mode)]) -> Stage {
+    fn new(routes: &[(&str, &str, Mode)], reverse_dns: bool) -> Stage {
         let mut config = Config::simple("127.0.0.1", 5672, Limits::default());
         config.hostname = "proxy1".into();
+        config.reverse_dns = reverse_dns;
         let route = |(name, vhost, mode): &(&str, &str, Mode)| Route {
             name: (*name).into(),
             vhost: Pattern::new(vhost),
@@ -62,6 +76,7 @@ impl Stage {
             now: 0,
             blocked: false,
             answering: true,
+            asked_names: Vec::new(),
         };
         stage.client(&PROTOCOL_HEADER);
         // The connection from which the broker's properties were learned is given up.
@@ -166,6 +181,7 @@ impl Stage {
                 Command::Read(_) | Command::Event(_) => {}
                 Command::HandOff { .. } => panic!("there is only one worker"),
                 Command::Authorize { .. } => panic!("there is no auth service"),
+                Command::Name { address, .. } => self.asked_names.push(address),
             }
         }
         self.engine.check_invariants();

@@ -408,6 +408,7 @@ impl Warren {
                 session.moving = Some((to, hand_off));
             }
             Command::Authorize { .. } => return Err("there is no auth service".into()),
+            Command::Name { .. } => return Err("no names are looked up".into()),
             Command::Event(_) => {}
         }
         Ok(())

@@ -84,7 +84,10 @@ fn the_broker_knows_the_client_and_where_it_came_from() {
     ));
     assert_eq!(timeout, "[{17,1}]", "the heartbeat and the channels are the client's own");
     assert_eq!(warren(&way).metric("warren_client_connections"), 1.0);
-    assert_eq!(warren(&way).metric("warren_upstream_connections"), 1.0);
+    // The one from which the broker's properties were learned goes after five seconds.
+    eventually("there is one connection to the broker", SOON, || {
+        warren(&way).metric("warren_upstream_connections") == 1.0
+    });
     peer.close();
     expect_nothing_left(warren(&way));
 }
@@ -320,7 +323,7 @@ fn a_handshake_that_stalls_is_ended_on_both_sides() {
         if steps > 1 {
             peer.send_start_ok(&way.handshake());
             peer.expect(0, connection::TUNE);
-            assert_eq!(warren(&way).metric("warren_upstream_connections"), 1.0, "its broker waits for it");
+            assert!(warren(&way).metric("warren_upstream_connections") >= 1.0, "its broker waits for it");
         }
         if steps > 2 {
             let ok = connection::TuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 };
@@ -372,7 +375,9 @@ fn two_thousand_idle_sessions_take_little_memory() {
     let before = warren.resident();
     let clients = super::many::connect_many(&runtime, SESSIONS, warren.address(), "/");
     assert_eq!(warren.metric("warren_client_connections"), SESSIONS as f64);
-    assert_eq!(warren.metric("warren_upstream_connections"), SESSIONS as f64);
+    eventually("each has a connection to the broker", SOON, || {
+        warren.metric("warren_upstream_connections") == SESSIONS as f64
+    });
     let each = || warren.resident().saturating_sub(before) / SESSIONS as u64;
     // Buffers go back; what is given back to the system follows in a moment.
     eventually("each takes 6 KiB at most", Duration::from_secs(30), || each() <= 6 * 1024);

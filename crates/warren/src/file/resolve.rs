@@ -48,6 +48,7 @@ impl Resolver<'_> {
         let engine = Config {
             datacenter: model.proxy.datacenter.clone(),
             hostname: crate::limits::hostname(),
+            reverse_dns: model.proxy.reverse_dns,
             listeners: model.listener.iter().map(listener).collect(),
             routes: (1..)
                 .zip(&model.route)
@@ -67,7 +68,6 @@ impl Resolver<'_> {
             http: model.control.http.as_ref().map(|address| address.0.clone()),
             workers: model.proxy.workers(),
             accept_rate: model.proxy.accept_rate.map(u32::from),
-            reverse_dns: model.proxy.reverse_dns,
             stopping: Stopping {
                 before_close: model.proxy.term_client_close_timeout.0,
                 after_close: model.proxy.term_timeout.map(|span| span.0),

@@ -180,7 +180,6 @@ impl Settings {
             http: Some(at(self.http_port)),
             workers: self.workers,
             accept_rate: None,
-            reverse_dns: false,
             stopping: Stopping {
                 before_close: self.term_client_close_timeout,
                 after_close: self.term_timeout,

@@ -42,6 +42,9 @@ impl Worker {
             Command::Authorize { session, request } => {
                 spawn_local(Rc::clone(self).authorize(session, request));
             }
+            Command::Name { session, address } => {
+                spawn_local(Rc::clone(self).name(session, address));
+            }
             Command::Event(event) => self.log(event),
         }
     }

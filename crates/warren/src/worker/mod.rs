@@ -16,6 +16,7 @@ mod commands;
 mod connection;
 mod links;
 pub(crate) mod mailbox;
+mod names;
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
@@ -44,6 +45,7 @@ use crate::socket::Socket;
 use clock::{Clock, Timer};
 use links::{Conn, Links};
 use mailbox::{Adoption, Mailbox, Message, Messages};
+use names::Names;
 
 /// What the control thread has of a worker.
 pub(crate) struct Handle {
@@ -188,6 +190,8 @@ struct Worker {
     timer: Timer,
     seats: Arc<Seats>,
     admission: Arc<Admission>,
+    /// Names of clients' addresses.
+    names: Rc<Names>,
     /// What it told the others last: see [`Worker::is_crowded`].
     crowded: Cell<bool>,
     workers: Vec<Mailbox>,
@@ -211,6 +215,7 @@ impl Worker {
             timer: Timer::new(),
             seats: Arc::clone(&setup.seats),
             admission: Arc::clone(&setup.admission),
+            names: Rc::default(),
             crowded: Cell::new(false),
             workers: setup.workers.clone(),
             stopping: Cell::new(false),
