@@ -39,4 +39,5 @@ mod rights;
 mod secrets;
 mod slow;
 mod stopping;
+mod streams;
 mod tls;
