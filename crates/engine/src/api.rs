@@ -101,7 +101,7 @@ pub enum Command {
         /// What to ask.
         request: Box<AuthRequest>,
     },
-    /// Find out what a client's address is called; answer with `named`, soon and in any case.
+    /// Find out what a client's address is called; answer with `client_named`, soon and in any case.
     Name {
         /// Whose.
         session: SessionId,

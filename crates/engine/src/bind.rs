@@ -10,7 +10,7 @@ use crate::config::BackendId;
 use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId, UpstreamId};
-use crate::sources::Sources;
+use crate::sources::{GOT, Sources};
 use crate::switch::RESUME;
 use crate::tags::TagSet;
 use crate::tenant::NodeId;
@@ -271,6 +271,7 @@ impl Engine {
             unacked: TagSet::starting_at(1),
             pending: [Pending::Open].into(),
             incoming: Incoming::None,
+            heading: GOT,
             applied_prefetch: None,
             applied_global: None,
             discarding: false,

@@ -17,7 +17,9 @@ use crate::engine::Engine;
 use crate::flow::To;
 use crate::ids::{SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::publish::whole_body;
+use crate::quota::is_channel_limit;
 use crate::session::Session;
+use crate::sources::GOT;
 use crate::tenant::{NodeId, Tenant};
 use crate::upstream::{Incoming, Purpose, Stage, Upstream};
 
@@ -138,11 +140,16 @@ impl Engine {
             && let Some(after) = whole_delivery(buf, &method, max_payload)
         {
             let tag_at = method.start + HEADER_LEN + tag_at;
-            let consumer = &channel.consumers[consumer];
+            let consumer = &mut channel.consumers[consumer];
             let (no_ack, reply_to) = (consumer.no_ack, consumer.reply_to);
             let tag = get_u64(buf, tag_at);
             if reply_to || tag != state.unacked.next() {
                 break;
+            }
+            if consumer.watched
+                && let Ok(Some(header)) = next_frame(buf, method.end, max_payload)
+            {
+                consumer.note_offset(header.payload(buf));
             }
             let client_tag = channel.next_delivery;
             channel.next_delivery += 1;
@@ -272,6 +279,9 @@ impl Engine {
         if close.reply_code == 320 && GONE.iter().any(|gone| text.ends_with(gone)) {
             self.tenants_deleted(id, &text);
         }
+        if close.reply_code != 320 && !is_channel_limit(close) {
+            self.doubt_what_is_safe(id);
+        }
         self.learn_channel_limit(id, close);
         let why = format!("the broker closed it: {} {text}", close.reply_code);
         self.lose_upstream(id, dial::BROKER, &why, Some(close));
@@ -363,6 +373,11 @@ impl Engine {
             return;
         };
         state.incoming = if missing == 0 { Incoming::None } else { Incoming::Body(missing) };
+        let heading = std::mem::take(&mut state.heading);
+        if heading != GOT {
+            self.note_heading(up, heading, frame.payload(buf));
+        }
+        let state = &mut self.up_channels[up];
 
         if state.discarding {
             state.discarding = missing > 0;

@@ -86,7 +86,7 @@ impl Engine {
     }
 
     /// The name of a client's address has been looked up, or has not been found in time.
-    pub fn named(&mut self, now: Time, session: SessionId, host: Option<&str>) {
+    pub fn client_named(&mut self, now: Time, session: SessionId, host: Option<&str>) {
         self.now = now;
         let Some(state) = self.sessions.get_mut(session).filter(|s| s.naming) else { return };
         state.naming = false;

@@ -201,7 +201,6 @@ impl Engine {
     }
 
     /// A session comes from another worker; its unread bytes follow as [`Engine::input`].
-    #[expect(clippy::boxed_local, reason = "it comes boxed in the command")]
     pub fn adopted(&mut self, now: Time, hand_off: Box<HandOff>) -> SessionId {
         self.now = now;
         self.adopt_session(*hand_off)

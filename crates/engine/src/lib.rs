@@ -55,6 +55,7 @@ mod segments;
 pub mod session;
 mod slots;
 mod sources;
+mod streams;
 mod switch;
 mod tables;
 pub mod tags;

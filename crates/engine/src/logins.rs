@@ -4,7 +4,7 @@ use crate::config::FarmId;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
 use crate::session::{Credentials, Phase};
-use crate::tenant::{Inquiry, Login, Names, Refusal, Tenant};
+use crate::tenant::{Inquiry, Login, Refusal, Tenant};
 use crate::timers::TimerKey;
 
 impl Engine {
@@ -213,10 +213,6 @@ impl Engine {
             nodes: std::collections::BTreeMap::new(),
             sessions: 0,
             last_used: self.now,
-            lasting: Names::default(),
-            classic: Names::default(),
-            streams: Names::default(),
-            safe: Names::default(),
         });
         self.logins[login].tenants.insert(vhost.into(), id);
         id
@@ -297,6 +293,10 @@ impl Engine {
         let login = tenant.login;
         if let Some(tenant) = self.tenants.remove(id) {
             self.logins[login].tenants.remove(&tenant.vhost);
+            let same = |t: &Tenant| t.farm == tenant.farm && t.vhost == tenant.vhost;
+            if !self.tenants.values().any(same) {
+                self.farms[tenant.farm].known.remove(&tenant.vhost);
+            }
         }
         self.login_timer(login);
     }

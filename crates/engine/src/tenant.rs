@@ -54,6 +54,8 @@ pub(crate) struct FarmState {
     pub(crate) dialling: usize,
     /// Those who want one while enough others are being made.
     pub(crate) dials: VecDeque<NodeId>,
+    /// What is known of queues, by virtual host.
+    pub(crate) known: BTreeMap<Box<str>, Known>,
 }
 
 /// What is known of one member of a farm, beside [`crate::balance`].
@@ -117,6 +119,11 @@ pub(crate) struct Tenant {
     pub(crate) nodes: BTreeMap<BackendId, Node>,
     pub(crate) sessions: usize,
     pub(crate) last_used: Time,
+}
+
+/// What is known of the queues of a virtual host, whoever has declared them.
+#[derive(Default)]
+pub(crate) struct Known {
     /// Queues known to outlive their last consumer, by name.
     pub(crate) lasting: Names,
     /// Queues known to be classic ones, by name.
@@ -179,7 +186,7 @@ pub(crate) struct Names {
     set: std::collections::BTreeSet<Box<[u8]>>,
 }
 
-/// Names remembered per tenant: enough for any sensible number of queues, about 1 MB at worst.
+/// Names remembered per virtual host: enough for any sensible number of queues, about 1 MB at worst.
 const MAX_NAMES: usize = 4096;
 
 impl Names {

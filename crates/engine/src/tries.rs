@@ -226,7 +226,7 @@ impl Engine {
         let tenants: Vec<TenantId> = self
             .tenants
             .iter()
-            .filter(|(_, t)| t.farm == farm && !(t.entering.is_empty() && !t.has_waiting()))
+            .filter(|(_, t)| t.farm == farm && (t.has_waiting() || !t.entering.is_empty()))
             .map(|t| t.0)
             .collect();
         for tenant in tenants {

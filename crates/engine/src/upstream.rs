@@ -268,6 +268,8 @@ pub(crate) struct UpChannel {
     pub(crate) unacked: TagSet,
     pub(crate) pending: VecDeque<Pending>,
     pub(crate) incoming: Incoming,
+    /// The consumer whose message's header comes next and is to be looked at.
+    pub(crate) heading: u32,
     /// The prefetch that was told to it last, for consumers and for the channel.
     pub(crate) applied_prefetch: Option<u16>,
     pub(crate) applied_global: Option<u16>,

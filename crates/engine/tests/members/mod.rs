@@ -188,6 +188,7 @@ impl Stage {
                 Command::Event(Event::UpstreamEnded { why, .. }) => self.log.push(why),
                 Command::Read(_) | Command::Event(_) => {}
                 Command::HandOff { .. } => panic!("there is only one worker"),
+                Command::Authorize { .. } | Command::Name { .. } => panic!("nobody configured that"),
             }
         }
         self.engine.check_invariants();

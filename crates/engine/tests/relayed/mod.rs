@@ -13,7 +13,7 @@ use warren_wire::method::{Method, connection};
 use warren_wire::table::Table;
 
 /// The engine, the client, and the broker that is connected now.
-pub struct Stage {
+pub(crate) struct Stage {
     pub engine: Engine,
     pub session: SessionId,
     pub session_open: bool,
@@ -32,23 +32,23 @@ pub struct Stage {
 
 impl Stage {
     /// The client has connection.start; the connection from which it was learned is gone.
-    pub fn greeted() -> Stage {
+    pub(crate) fn greeted() -> Stage {
         Stage::new(&[("default", "*", Mode::Dedicated)], false)
     }
 
     /// As [`Stage::greeted`], and the name of the client's address is being looked up.
-    pub fn greeted_and_being_named() -> Stage {
+    pub(crate) fn greeted_and_being_named() -> Stage {
         Stage::new(&[("default", "*", Mode::Dedicated)], true)
     }
 
     /// The name was found, or was not.
-    pub fn named(&mut self, host: Option<&str>) {
-        self.engine.named(Time(self.now), self.session, host);
+    pub(crate) fn named(&mut self, host: Option<&str>) {
+        self.engine.client_named(Time(self.now), self.session, host);
         self.obey();
     }
 
     /// As [`Stage::greeted`], where only one virtual host is dedicated.
-    pub fn mixed() -> Stage {
+    pub(crate) fn mixed() -> Stage {
         Stage::new(&[("own", "own", Mode::Dedicated), ("others", "*", Mode::Shared)], false)
     }
 
@@ -88,7 +88,7 @@ impl Stage {
     }
 
     /// The broker is being asked about the virtual host.
-    pub fn running_until_open() -> Stage {
+    pub(crate) fn running_until_open() -> Stage {
         let mut stage = Stage::greeted();
         stage.client(&encoded(0, &start_ok(b"PLAIN", b"\0me\0secret")));
         stage.broker(&encoded(0, &tune(2047, 8192, 10)));
@@ -99,7 +99,7 @@ impl Stage {
     }
 
     /// The session runs.
-    pub fn running() -> Stage {
+    pub(crate) fn running() -> Stage {
         let mut stage = Stage::running_until_open();
         stage.broker(&encoded(0, &Method::ConnectionOpenOk));
         assert_eq!(methods(&stage.to_client).last().map(|m| m.0), Some(connection::OPEN_OK));
@@ -109,12 +109,12 @@ impl Stage {
     }
 
     /// The connection to the broker.
-    pub fn upstream(&self) -> UpstreamId {
+    pub(crate) fn upstream(&self) -> UpstreamId {
         *self.upstreams.last().expect("connected")
     }
 
     /// What was said in the last tune-ok.
-    pub fn tuned(&self) -> (u16, u32, u16) {
+    pub(crate) fn tuned(&self) -> (u16, u32, u16) {
         let mut at = 0;
         let mut tuned = (0, 0, 0);
         while let Ok(Some(frame)) = next_frame(&self.to_broker, at, u32::MAX) {
@@ -126,13 +126,13 @@ impl Stage {
         tuned
     }
 
-    pub fn client(&mut self, bytes: &[u8]) {
+    pub(crate) fn client(&mut self, bytes: &[u8]) {
         if self.session_open {
             self.feed(Link::Session(self.session), bytes);
         }
     }
 
-    pub fn broker(&mut self, bytes: &[u8]) {
+    pub(crate) fn broker(&mut self, bytes: &[u8]) {
         if let Some(id) = self.upstreams.last() {
             self.feed(Link::Upstream(*id), bytes);
         }
@@ -209,7 +209,7 @@ impl Stage {
     }
 
     /// Both peers read again.
-    pub fn unblock(&mut self) {
+    pub(crate) fn unblock(&mut self) {
         self.blocked = false;
         self.flush(Link::Session(self.session));
         self.flush(Link::Upstream(self.upstream()));
@@ -225,7 +225,7 @@ impl Stage {
     }
 
     /// The broker's socket breaks.
-    pub fn lose_broker(&mut self) {
+    pub(crate) fn lose_broker(&mut self) {
         if let Some(id) = self.upstreams.last().copied() {
             self.end(Link::Upstream(id));
             self.obey();
@@ -233,7 +233,7 @@ impl Stage {
     }
 
     /// The client's socket breaks.
-    pub fn lose_client(&mut self) {
+    pub(crate) fn lose_client(&mut self) {
         if self.session_open {
             self.end(Link::Session(self.session));
             self.obey();
@@ -241,7 +241,7 @@ impl Stage {
     }
 
     /// Waits until there is a connection to a broker.
-    pub fn connect(&mut self) {
+    pub(crate) fn connect(&mut self) {
         for _ in 0..20 {
             if self.upstreams.is_empty() {
                 self.time_passes(100);
@@ -249,13 +249,13 @@ impl Stage {
         }
     }
 
-    pub fn time_passes(&mut self, millis: u64) {
+    pub(crate) fn time_passes(&mut self, millis: u64) {
         self.now += millis;
         self.engine.tick(Time(self.now));
         self.obey();
     }
 
-    pub fn shutdown(&mut self) {
+    pub(crate) fn shutdown(&mut self) {
         self.engine.shutdown(Time(self.now), "the test is over");
         self.obey();
     }
@@ -267,14 +267,14 @@ thread_local! {
 }
 
 /// One frame.
-pub fn encoded(channel: u16, method: &Method<'_>) -> Vec<u8> {
+pub(crate) fn encoded(channel: u16, method: &Method<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     method.write(channel, &mut bytes);
     bytes
 }
 
 /// The methods among these frames, and the code of those that close a connection.
-pub fn methods(bytes: &[u8]) -> Vec<(u32, u16)> {
+pub(crate) fn methods(bytes: &[u8]) -> Vec<(u32, u16)> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Ok(Some(frame)) = next_frame(bytes, at, u32::MAX) {
@@ -302,7 +302,7 @@ fn start() -> Vec<u8> {
 }
 
 /// A client's start-ok: it understands refusals.
-pub fn start_ok(mechanism: &'static [u8], response: &'static [u8]) -> Method<'static> {
+pub(crate) fn start_ok(mechanism: &'static [u8], response: &'static [u8]) -> Method<'static> {
     const PROPERTIES: &[u8] = b"\x07productS\0\0\0\x0ean application\x0ccapabilitiesF\0\0\0\x1f\
         \x1cauthentication_failure_closet\x01";
     let client_properties = Table::from_encoded(PROPERTIES).expect("well-formed");
@@ -315,12 +315,12 @@ pub fn start_ok(mechanism: &'static [u8], response: &'static [u8]) -> Method<'st
 }
 
 /// A broker's offer.
-pub fn tune(channel_max: u16, frame_max: u32, heartbeat: u16) -> Method<'static> {
+pub(crate) fn tune(channel_max: u16, frame_max: u32, heartbeat: u16) -> Method<'static> {
     Method::ConnectionTune(connection::Tune { channel_max, frame_max, heartbeat })
 }
 
 /// connection.close.
-pub fn close(reply_code: u16, text: &'static str) -> Method<'static> {
+pub(crate) fn close(reply_code: u16, text: &'static str) -> Method<'static> {
     let reply_text = text.as_bytes();
     Method::ConnectionClose(connection::Close { reply_code, reply_text, class_id: 0, method_id: 0 })
 }

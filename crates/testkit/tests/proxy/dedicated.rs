@@ -93,6 +93,22 @@ fn the_broker_knows_the_client_and_where_it_came_from() {
 }
 
 #[test]
+fn the_broker_knows_what_the_clients_address_is_called() {
+    let way = way("reverse_dns = true");
+    let mut peer = way.connect_channel();
+    let known = properties(way.rabbit, &way.vhost);
+    let host = known
+        .split("{<<\"warren_client_host\">>,longstr,<<\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
+    let host = host.unwrap_or_else(|| panic!("nothing of a host in {known}"));
+    assert!(host.contains("localhost"), "{host}");
+    assert!(known.contains(&format!("{{<<\"amqpprox_client\">>,longstr,<<\"{host}:")), "{known}");
+    peer.declare(1, "");
+    peer.close();
+}
+
+#[test]
 fn what_the_broker_refuses_is_told_at_once_and_in_its_words() {
     let way = way("");
     let refused = |address, handshake: &Handshake| {

@@ -35,4 +35,5 @@ mod rights;
 mod secrets;
 mod slow;
 mod stopping;
+mod streams;
 mod tls;

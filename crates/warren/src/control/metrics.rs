@@ -23,6 +23,7 @@ use super::backends::{BackendState, Backends};
 use crate::admission::Admission;
 use crate::limits;
 use crate::worker::mailbox::{Mailbox, Message};
+use crate::worker::tasks;
 
 /// The format of [`text`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -247,6 +248,11 @@ impl Process {
     fn gauges(&self) -> impl Iterator<Item = Sample> {
         let known = |name, help, value: Option<u64>| value.map(|value| (name, help, value));
         [
+            known(
+                "warren_tasks",
+                "Tasks of the workers, one for each connection and a few more",
+                Some(tasks::alive() as u64),
+            ),
             known("process_resident_memory_bytes", "Memory of the process", self.resident),
             known("process_open_fds", "Open file descriptors", self.open),
             known("process_max_fds", "File descriptors that may be open", self.most),

@@ -17,6 +17,7 @@ mod connection;
 mod links;
 pub(crate) mod mailbox;
 mod names;
+pub(crate) mod tasks;
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
@@ -30,7 +31,7 @@ use anyhow::Context;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet};
 use warren_engine::buf::{Input, Pool};
 use warren_engine::config::BackendId;
 use warren_engine::ids::{SessionId, UpstreamId};
@@ -46,6 +47,7 @@ use clock::{Clock, Timer};
 use links::{Conn, Links};
 use mailbox::{Adoption, Mailbox, Message, Messages};
 use names::Names;
+use tasks::spawn;
 
 /// What the control thread has of a worker.
 pub(crate) struct Handle {
@@ -115,11 +117,11 @@ fn duplicate(runtime: &Runtime, listeners: &[StdListener]) -> std::io::Result<Ve
 
 async fn run(setup: Setup) {
     let worker = Rc::new(Worker::new(&setup));
-    let acceptors = setup.listeners.into_iter().map(|l| spawn_local(accept::accept(Rc::clone(&worker), l)));
+    let acceptors = setup.listeners.into_iter().map(|l| spawn(accept::accept(Rc::clone(&worker), l)));
     let acceptors = acceptors.collect();
     // Tasks, so that this future, which is looked at on every wake-up, has next to nothing to look at.
-    let time = spawn_local(keep_time(Rc::clone(&worker)));
-    let messages = spawn_local(read_messages(worker, setup.messages, acceptors));
+    let time = spawn(keep_time(Rc::clone(&worker)));
+    let messages = spawn(read_messages(worker, setup.messages, acceptors));
     let end = tokio::select! {
         biased;
         end = messages => end,
@@ -308,7 +310,7 @@ impl Worker {
     fn serve(self: &Rc<Self>, link: Link, socket: Socket, seat: Seat, input: Input) {
         let conn = Rc::new(Conn::new(link, socket, seat));
         self.links.insert(Rc::clone(&conn));
-        spawn_local(connection::serve(Rc::clone(self), conn, input));
+        spawn(connection::serve(Rc::clone(self), conn, input));
     }
 
     /// A socket is gone.

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -28,12 +29,12 @@ const NAME_MOST: usize = 253;
 /// Names that were looked up lately.
 pub(super) struct Names {
     known: RefCell<HashMap<IpAddr, (Option<Box<str>>, Instant)>>,
-    places: Rc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 impl Default for Names {
     fn default() -> Names {
-        Names { known: RefCell::default(), places: Rc::new(Semaphore::new(AT_ONCE)) }
+        Names { known: RefCell::default(), places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -59,26 +60,14 @@ impl Names {
     /// `None`: nobody could be asked; `Some(None)`: it has no name. A lookup that nobody waits for any more keeps its
     /// place until the system gives it up.
     async fn ask(&self, address: IpAddr) -> Option<Option<Box<str>>> {
-        let place = Rc::clone(&self.places);
-        let permit = place.acquire().await.ok()?;
-        permit.forget();
-        let places = Place(place);
-        let lookup = spawn_blocking(move || dns_lookup::lookup_addr(&address).ok());
-        // A task of its own, so that the place is kept when the client does not wait to the end.
-        let answer = super::tasks::spawn(async move {
-            let _places = places;
-            lookup.await.ok().flatten()
+        let permit = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        let lookup = spawn_blocking(move || {
+            let name: Option<String> = dns_lookup::lookup_addr(&address).ok();
+            drop(permit);
+            name
         });
-        Some(answer.await.ok()?.and_then(|name| is_name(&name, address).then(|| name.into())))
-    }
-}
-
-/// A place among those who ask, given back in the end.
-struct Place(Rc<Semaphore>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.add_permits(1);
+        let name = lookup.await.ok()?.filter(|name| is_name(name, address));
+        Some(name.map(Into::into))
     }
 }
 
@@ -97,7 +86,7 @@ impl Worker {
         let names = Rc::clone(&self.names);
         let name = names.of(address).await;
         let now = self.clock.now();
-        self.engine.borrow_mut().named(now, session, name.as_deref());
+        self.engine.borrow_mut().client_named(now, session, name.as_deref());
         self.settle(now);
     }
 }
