@@ -45,7 +45,7 @@ impl Peer {
 }
 
 /// What a client's TLS handshake said.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
     /// The name it asked for (SNI).
     pub sni: Option<String>,
@@ -75,6 +75,8 @@ pub enum Command {
         upstream: UpstreamId,
         /// Where to.
         backend: BackendId,
+        /// On whose behalf alone; `None`: many clients will share it, or nobody in particular asked for it.
+        client: Option<Box<Peer>>,
     },
     /// There is something to write: write until the outbox is empty or the socket is full, then `wrote`.
     Flush(Link),

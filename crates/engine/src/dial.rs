@@ -101,7 +101,7 @@ impl Engine {
             self.node_mut(NodeId { tenant, backend }).upstreams.push(id);
         }
         self.arm_upstream(id, deadline);
-        self.commands.push_back(Command::Connect { upstream: id, backend });
+        self.commands.push_back(Command::Connect { upstream: id, backend, client: None });
         id
     }
 

@@ -14,7 +14,7 @@ use crate::balance::Balance;
 use crate::budget::Budget;
 use crate::buf::{Input, Pool};
 use crate::channel::Channel;
-use crate::config::{BackendId, Config, FarmId};
+use crate::config::{BackendId, Config, FarmId, Mode};
 use crate::flow::Piece;
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::metrics::Metrics;
@@ -24,7 +24,7 @@ use crate::session::{HandOff, Phase, Session};
 use crate::tenant::{FarmState, Login, Tenant};
 use crate::time::Time;
 use crate::timers::TimerKey;
-use crate::upstream::{Stage, UpChannel, Upstream};
+use crate::upstream::{Purpose, Stage, UpChannel, Upstream};
 use crate::wheel::Wheel;
 
 /// How often it is worth while to look for handshakes that stall.
@@ -89,6 +89,8 @@ pub struct Engine {
     pub(crate) tenants: Slots<TenantId, Tenant>,
     /// Sessions that knock: their handshake is in progress.
     pub(crate) handshakes: usize,
+    /// Handshakes in progress that are not AMQP's yet: sockets whose TLS or PROXY protocol is not done.
+    pub(crate) handshakes_outside: usize,
     /// When stalled handshakes were looked for.
     pub(crate) made_room_at: Time,
     pub(crate) farms: Vec<FarmState>,
@@ -151,6 +153,7 @@ impl Engine {
             login_names: BTreeMap::new(),
             tenants: Slots::new(),
             handshakes: 0,
+            handshakes_outside: 0,
             made_room_at: now,
             commands: VecDeque::new(),
             pieces: Vec::new(),
@@ -176,7 +179,13 @@ impl Engine {
 
     /// Whether so many handshakes are in progress that no client should be accepted.
     pub fn is_crowded(&self) -> bool {
-        self.handshakes >= self.most_handshakes()
+        self.handshakes + self.handshakes_outside >= self.most_handshakes()
+    }
+
+    /// How many sockets there are whose TLS handshake or PROXY protocol is not done, so that the engine has not heard of
+    /// them. They count as handshakes, and as clients.
+    pub fn note_outside(&mut self, handshakes: usize) {
+        self.handshakes_outside = handshakes;
     }
 
     /// Lets handshakes go that stall, when [`Engine::is_crowded`]. Costs a look at every session, so it is not done more
@@ -279,21 +288,42 @@ impl Engine {
 
     /// Next thing to do, in order.
     pub fn next_command(&mut self) -> Option<Command> {
-        let command = self.commands.pop_front()?;
-        match command {
+        let mut command = self.commands.pop_front()?;
+        match &mut command {
+            Command::Connect { upstream, client, .. } => *client = self.behind(*upstream),
             Command::Flush(Link::Session(id)) => {
-                if let Some(session) = self.sessions.get_mut(id) {
+                if let Some(session) = self.sessions.get_mut(*id) {
                     session.flushing = false;
                 }
             }
             Command::Flush(Link::Upstream(id)) => {
-                if let Some(upstream) = self.upstreams.get_mut(id) {
+                if let Some(upstream) = self.upstreams.get_mut(*id) {
                     upstream.flushing = false;
                 }
             }
             _ => {}
         }
         Some(command)
+    }
+
+    /// The client on whose behalf alone an upstream connection is made. Lanes are not: they belong to shared mode. Where a
+    /// farm serves dedicated sessions only, who makes Warren ask what its brokers are is meant: some brokers do not
+    /// like connections on behalf of nobody.
+    fn behind(&self, upstream: UpstreamId) -> Option<Box<Peer>> {
+        let upstream = self.upstreams.get(upstream)?;
+        let session = match upstream.purpose {
+            Purpose::Dedicated => upstream.session?,
+            _ if upstream.login.is_none() && self.is_dedicated_farm(upstream.farm) => {
+                *self.farms[upstream.farm].curious.first()?
+            }
+            _ => return None,
+        };
+        Some(Box::new(self.sessions.get(session)?.peer.clone()))
+    }
+
+    fn is_dedicated_farm(&self, farm: FarmId) -> bool {
+        let mut routes = self.config.routes.iter().filter(|route| route.farm == farm);
+        routes.all(|route| route.mode == Mode::Dedicated)
     }
 
     /// When [`Engine::tick`] wants to be called at the latest.
@@ -325,10 +355,10 @@ impl Engine {
     /// Counters and gauges as they are now.
     pub fn metrics(&self) -> Metrics {
         let mut metrics = self.metrics.clone();
-        metrics.client_connections = self.sessions.len() as u64;
+        metrics.client_connections = (self.sessions.len() + self.handshakes_outside) as u64;
         metrics.upstream_connections =
             self.upstreams.values().filter(|u| u.stage != Stage::Connecting).count() as u64;
-        metrics.client_handshakes = self.handshakes as u64;
+        metrics.client_handshakes = (self.handshakes + self.handshakes_outside) as u64;
         metrics.logins = self.logins.len() as u64;
         metrics.tenants = self.tenants.len() as u64;
         metrics.client_channels = self.channels.len() as u64;

@@ -14,6 +14,7 @@ use crate::close;
 use crate::config::{CloseMode, OnLoss, RouteId};
 use crate::engine::Engine;
 use crate::event::Event;
+use crate::external;
 use crate::fault::Fault;
 use crate::ids::{ChannelId, SessionId};
 use crate::numbers::SessionChannels;
@@ -122,7 +123,14 @@ impl Engine {
         if header != PROTOCOL_HEADER {
             // Section 4.2.2: answer with the header that is spoken here, and close.
             self.send_client(id, |out| out.extend_from_slice(&PROTOCOL_HEADER));
-            let text = if header.starts_with(b"AMQP") { "another protocol version" } else { "not AMQP" };
+            let text = match header {
+                [b'A', b'M', b'Q', b'P', ..] => "another protocol version",
+                [0x16, 3, ..] => "TLS, where plain AMQP is spoken",
+                [b'P', b'R', b'O', b'X', b'Y', b' ', ..] | [b'\r', b'\n', b'\r', b'\n', 0, ..] => {
+                    "a header of the PROXY protocol from an address that is not trusted"
+                }
+                _ => "not AMQP",
+            };
             self.end_session(id, close::PROTOCOL, text);
             return;
         }
@@ -159,7 +167,7 @@ impl Engine {
             version_major: 0,
             version_minor: 9,
             server_properties,
-            mechanisms: b"PLAIN AMQPLAIN",
+            mechanisms: self.mechanisms(id),
             locales: b"en_US",
         });
         self.tell_client(id, 0, start);
@@ -226,17 +234,28 @@ impl Engine {
     }
 
     fn client_start_ok(&mut self, id: SessionId, ok: &connection::StartOk<'_>) {
+        if ok.mechanism == external::NAME && self.offers_external(id) {
+            self.sessions[id].capabilities = capabilities(ok.client_properties);
+            return match self.identity_of(id) {
+                Ok(credentials) => self.let_in(id, ok, credentials),
+                Err(detail) => self.refuse_login(id, &external::refusal(&detail, self.now)),
+            };
+        }
         let Some(credentials) = credentials(ok) else {
             let detail =
                 format!("unknown authentication mechanism '{}'", String::from_utf8_lossy(ok.mechanism));
             self.close_session(id, 503, &reply::text(503, &detail), (10, 11), close::PROTOCOL);
             return;
         };
-        let session = &mut self.sessions[id];
-        session.capabilities = capabilities(ok.client_properties);
+        self.sessions[id].capabilities = capabilities(ok.client_properties);
+        self.let_in(id, ok, credentials);
+    }
+
+    /// Credentials are known. Whether they are good is asked of the farm, now or when it is known which one.
+    fn let_in(&mut self, id: SessionId, ok: &connection::StartOk<'_>, credentials: Credentials) {
         if self.config.auth_timeout.is_some() {
             // The service may give it other credentials: the broker is asked about those.
-            session.connection_name = connection_name(ok.client_properties);
+            self.sessions[id].connection_name = connection_name(ok.client_properties);
             self.note_introduction(id, ok, &credentials.user);
             self.sessions[id].credentials = Some(Box::new(credentials));
             self.send_tune(id);

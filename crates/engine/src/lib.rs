@@ -25,6 +25,7 @@ mod deliver;
 mod dial;
 pub mod engine;
 pub mod event;
+mod external;
 mod fairness;
 mod fault;
 mod flow;

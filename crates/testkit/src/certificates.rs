@@ -1,8 +1,12 @@
 //! An authority of our own and the certificates that it signs, as PEM files in a folder that goes with it.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// An authority; its folder is removed when it is dropped.
 pub struct Authority {
@@ -39,9 +43,22 @@ impl Authority {
 
     /// Signs a certificate for DNS names and IP addresses; `name` names its files.
     pub fn sign(&self, name: &str, subjects: &[&str]) -> Signed {
+        self.sign_as(name, subjects, |_| {})
+    }
+
+    /// As [`Authority::sign`], for a certificate that expired long ago.
+    pub fn sign_expired(&self, name: &str, subjects: &[&str]) -> Signed {
+        self.sign_as(name, subjects, |params| {
+            params.not_before = rcgen::date_time_ymd(2001, 2, 3);
+            params.not_after = rcgen::date_time_ymd(2002, 3, 4);
+        })
+    }
+
+    fn sign_as(&self, name: &str, subjects: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Signed {
         let subjects: Vec<String> = subjects.iter().map(|s| (*s).to_owned()).collect();
         let mut params = CertificateParams::new(subjects).expect("names");
         params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a signature");
         let at = |ending: &str| self.folder.path().join(format!("{name}{ending}"));
@@ -50,6 +67,30 @@ impl Authority {
         fs::write(&signed.key, key.serialize_pem()).expect("an own folder");
         signed
     }
+}
+
+/// A client of TLS that trusts one authority, and may show a certificate. `versions`: all when empty.
+pub fn client(
+    trusts: &Authority,
+    shows: Option<&Signed>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(trusts.file()).expect("our own certificate");
+    roots.add(ca).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = if versions.is_empty() { rustls::ALL_VERSIONS } else { versions };
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
+    let config = config.expect("versions that there are").with_root_certificates(roots);
+    Arc::new(match shows {
+        None => config.with_no_client_auth(),
+        Some(signed) => {
+            let certificate =
+                CertificateDer::from_pem_file(&signed.certificate).expect("our own certificate");
+            let key = PrivateKeyDer::from_pem_file(&signed.key).expect("our own key");
+            config.with_client_auth_cert(vec![certificate], key).expect("they fit together")
+        }
+    })
 }
 
 impl Default for Authority {

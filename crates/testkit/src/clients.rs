@@ -1,6 +1,7 @@
 //! The real clients: scripts that all do the cases that `tests/clients/README.md` describes, and report each step as
 //! one line of JSON.
 
+use crate::certificates::Signed;
 use crate::project_folder;
 use crate::reaper::Reaper;
 use serde_json::Value;
@@ -82,14 +83,19 @@ impl Client {
 }
 
 fn python(folder: &str, package: &str) -> Command {
+    let mut command = script("python3", &format!("{folder}/client.py"));
+    with_packages(&mut command, package);
+    command
+}
+
+/// Has a Python program find the packages that are installed for the tests.
+fn with_packages(command: &mut Command, package: &str) {
     let project = project_folder();
     let installed = project.join(".deps/python");
     needs(&installed.join(package));
-    let mut command = script("python3", &format!("{folder}/client.py"));
     let steps = project.join("tests/clients/steps");
     let path = std::env::join_paths([installed, steps]).expect("no colon in our own folders");
     command.env("PYTHONPATH", path).env("PYTHONDONTWRITEBYTECODE", "1");
-    command
 }
 
 fn node(folder: &str, package: &str) -> Command {
@@ -124,6 +130,22 @@ pub fn run(client: Client, case: Case, login: &Login) -> Vec<Value> {
             .unwrap_or_else(|e| panic!("{client:?} wrote {line:?}, which is no JSON: {e}"))
     };
     stdout.lines().map(parse).collect()
+}
+
+/// Runs pika once over TLS (`tests/clients/pika/over_tls.py`): it publishes and consumes ten messages. `shows`: log in by
+/// this certificate, else as guest.
+pub fn pika_over_tls(address: SocketAddr, vhost: &str, ca: &Path, shows: Option<&Signed>) -> String {
+    let mut command = Command::new("python3");
+    with_packages(&mut command, "pika");
+    let script = project_folder().join("tests/clients/pika/over_tls.py");
+    command.arg(script).args([address.ip().to_string(), address.port().to_string()]).arg(vhost).arg(ca);
+    if let Some(signed) = shows {
+        command.args([&signed.certificate, &signed.key]);
+    }
+    let output = finish(command, Client::Pika);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "pika over TLS ended with {}\n{stdout}\n{stderr}", output.status);
+    stdout.trim().to_owned()
 }
 
 fn finish(mut command: Command, client: Client) -> Output {

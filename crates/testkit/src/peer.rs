@@ -5,6 +5,7 @@
 
 mod handshake;
 mod message;
+mod stream;
 mod verbs;
 
 pub use handshake::{Handshake, Refused, Stage, capabilities};
@@ -14,7 +15,9 @@ pub use verbs::{CONSUME, DECLARE, PUBLISH};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use stream::Stream;
 use warren_wire::frame::{self, FRAME_HEARTBEAT, FRAME_OVERHEAD, HEARTBEAT_FRAME};
 use warren_wire::method::{channel, connection};
 use warren_wire::{Method, MethodId};
@@ -36,7 +39,7 @@ pub enum End {
 /// One connection to a broker or to Warren.
 #[derive(Debug)]
 pub struct Peer {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     at: usize,
     kept: VecDeque<Incoming>,
@@ -45,6 +48,7 @@ pub struct Peer {
     heartbeats: usize,
     out: Vec<u8>,
     server_properties: Vec<u8>,
+    mechanisms: String,
     tuned: (u16, u32, u16),
 }
 
@@ -56,10 +60,25 @@ impl Peer {
 
     /// As [`Peer::raw`], for a port that may be closed.
     pub fn try_raw(address: SocketAddr) -> std::io::Result<Peer> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Peer {
+        Ok(Peer::on(Stream::Plain(socket(address)?)))
+    }
+
+    /// Connects and speaks TLS, asking for the host `name`, after saying `first` in clear. Sends nothing else.
+    pub fn try_tls(
+        address: SocketAddr,
+        config: &Arc<rustls::ClientConfig>,
+        name: &str,
+        first: &[u8],
+    ) -> std::io::Result<Peer> {
+        let mut socket = socket(address)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.write_all(first)?;
+        let stream = Stream::tls(socket, config, name)?;
+        Ok(Peer::on(stream))
+    }
+
+    fn on(stream: Stream) -> Peer {
+        Peer {
             stream,
             buffer: Vec::new(),
             at: 0,
@@ -69,8 +88,29 @@ impl Peer {
             heartbeats: 0,
             out: Vec::new(),
             server_properties: Vec::new(),
+            mechanisms: String::new(),
             tuned: (0, 0, 0),
-        })
+        }
+    }
+
+    /// The certificate that the other side has shown, DER.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        match &self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => stream.conn.peer_certificates()?.first().map(|c| c.as_ref().to_vec()),
+        }
+    }
+
+    /// Version and cipher suite of TLS, as rustls writes them.
+    pub fn spoken(&self) -> Option<(String, String)> {
+        let Stream::Tls(stream) = &self.stream else { return None };
+        let (version, suite) = (stream.conn.protocol_version()?, stream.conn.negotiated_cipher_suite()?);
+        Some((format!("{version:?}"), format!("{:?}", suite.suite())))
+    }
+
+    /// The address at this end.
+    pub fn local_address(&self) -> SocketAddr {
+        self.stream.socket().local_addr().expect("the socket is open")
     }
 
     /// Heartbeat frames received so far.
@@ -86,6 +126,11 @@ impl Peer {
     /// frame_max as negotiated.
     pub fn frame_max(&self) -> u32 {
         self.frame_max
+    }
+
+    /// The mechanisms of connection.start.
+    pub fn mechanisms(&self) -> &str {
+        &self.mechanisms
     }
 
     /// The server properties of connection.start, encoded.
@@ -200,7 +245,7 @@ impl Peer {
 
     /// After connection.close: waits for the other side to close the socket as well.
     pub fn expect_socket_closed(&mut self) {
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a time that is not zero");
+        self.stream.socket().set_read_timeout(Some(PATIENCE)).expect("a time that is not zero");
         let mut rest = [0; 4096];
         loop {
             match self.stream.read(&mut rest) {
@@ -212,26 +257,27 @@ impl Peer {
         }
     }
 
-    /// The same socket, for somebody else who writes while this one reads.
+    /// The same socket, for somebody else who writes while this one reads; without TLS.
     pub fn writer(&self) -> TcpStream {
-        self.stream.try_clone().expect("the socket is open")
+        self.stream.socket().try_clone().expect("the socket is open")
     }
 
     /// Says that nothing more will be sent, and keeps reading.
     pub fn finish_writing(&mut self) {
-        self.stream.shutdown(std::net::Shutdown::Write).expect("the socket is open");
+        self.stream.socket().shutdown(std::net::Shutdown::Write).expect("the socket is open");
     }
 
     /// Ends the connection with a reset instead of an orderly end of the stream.
     pub fn reset(self) {
-        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a TCP socket");
+        rustix::net::sockopt::set_socket_linger(self.stream.socket(), Some(Duration::ZERO))
+            .expect("a TCP socket");
     }
 
     /// Gives the connection to another process, which does nothing with it until it is killed. What a client leaves
     /// behind when it dies is then left behind by the kernel, as it was.
     pub fn into_process(self) -> std::process::Child {
         let mut command = std::process::Command::new("sleep");
-        command.arg("600").stdin(std::os::fd::OwnedFd::from(self.stream));
+        command.arg("600").stdin(std::os::fd::OwnedFd::from(self.stream.into_socket()));
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         command.spawn().expect("sleep starts")
     }
@@ -242,7 +288,7 @@ impl Peer {
         if left.is_zero() {
             return false;
         }
-        self.stream.set_read_timeout(Some(left)).expect("a time that is not zero");
+        self.stream.socket().set_read_timeout(Some(left)).expect("a time that is not zero");
         self.buffer.drain(..self.at);
         self.at = 0;
         let old = self.buffer.len();
@@ -285,4 +331,11 @@ impl Peer {
             self.kept.push_back(frame);
         }
     }
+}
+
+fn socket(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }

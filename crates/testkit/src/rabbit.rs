@@ -33,6 +33,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// Lines for rabbitmq.conf.
     pub configuration: String,
+    /// Whether connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 /// A running node; stopped, with all that belongs to it, when dropped and when the test process ends in any way.
@@ -41,6 +43,7 @@ pub struct Rabbit {
     folder: PathBuf,
     port: u16,
     admin_port: u16,
+    proxy_protocol: bool,
     cookie: String,
     admin: Mutex<Option<Admin>>,
     keeper: Mutex<Keeper>,
@@ -68,10 +71,12 @@ impl Rabbit {
         let port = options.port.unwrap_or_else(ports::free);
         let admin_port = ports::free();
         let cookie = format!("W{}N{admin_port}", std::process::id());
-        write_files(&folder, admin_port, &cookie, &options.configuration);
+        let switch = if options.proxy_protocol { "proxy_protocol = true\n" } else { "" };
+        write_files(&folder, admin_port, &cookie, &format!("{switch}{}", options.configuration));
         let keeper = Keeper::start(server, &folder, port);
-        let rabbit =
-            Rabbit { folder, port, admin_port, cookie, admin: Mutex::new(None), keeper: Mutex::new(keeper) };
+        let (admin, keeper) = (Mutex::new(None), Mutex::new(keeper));
+        let proxy_protocol = options.proxy_protocol;
+        let rabbit = Rabbit { folder, port, admin_port, proxy_protocol, cookie, admin, keeper };
         rabbit.tell_keeper("start");
         rabbit.wait_ready();
         rabbit
@@ -148,7 +153,7 @@ impl Rabbit {
 
     fn wait_ready(&self) {
         let deadline = Instant::now() + READY_WITHIN;
-        while !speaks_amqp(self.address()) || self.try_eval("ok.").is_err() {
+        while !speaks_amqp(self.address(), self.proxy_protocol) || self.try_eval("ok.").is_err() {
             assert!(
                 Instant::now() < deadline,
                 "RabbitMQ did not start within {READY_WITHIN:?}:\n{}",
@@ -257,10 +262,14 @@ fn path_with_sbin() -> String {
 }
 
 /// Whether a connect is answered with connection.start.
-fn speaks_amqp(address: SocketAddr) -> bool {
+fn speaks_amqp(address: SocketAddr, proxy_protocol: bool) -> bool {
     let ask = || -> std::io::Result<[u8; 11]> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        if proxy_protocol {
+            // It takes no others: see docs/broker-facts.md.
+            stream.write_all(b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n")?;
+        }
         stream.write_all(&warren_wire::frame::PROTOCOL_HEADER)?;
         let mut answer = [0; 11];
         stream.read_exact(&mut answer)?;

@@ -1,14 +1,17 @@
-//! Making a connection to a broker: its name is resolved ([`names`]), its addresses are tried in order, and TLS
-//! is spoken where it is configured.
+//! Making a connection to a broker: its name is resolved ([`names`]), its addresses are tried in order, and the PROXY
+//! protocol and TLS are spoken where they are configured.
 
 use std::io;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use warren_engine::Peer;
 
 use crate::names;
-use crate::setup::Reach;
+use crate::proxy_protocol;
+use crate::setup::{ProxyVersion, Reach};
 use crate::socket::Socket;
 use crate::tls;
 
@@ -19,32 +22,54 @@ pub(crate) struct Connector {
     pub(crate) port: u16,
     /// `None`: plain TCP.
     pub(crate) tls: Option<tls::Client>,
+    /// Whether it is told who is behind the connection.
+    pub(crate) send_proxy: Option<ProxyVersion>,
     /// For finding and reaching it, and again for the TLS handshake.
     pub(crate) limit: Duration,
 }
 
 impl Connector {
-    /// Reads the certificates that it needs. The error is a text for people.
-    pub(crate) fn new(reach: &Reach, limit: Duration) -> Result<Connector, String> {
-        let tls = reach.tls.as_ref().map(|tls| tls::Client::new(&reach.place.host, tls));
-        let tls = tls.transpose()?;
-        Ok(Connector { host: reach.place.host.clone(), port: reach.place.port, tls, limit })
+    /// For the backend of this name. Reads the certificates that it needs; the error is a text for people.
+    pub(crate) fn new(name: &str, reach: &Reach, limit: Duration) -> Result<Connector, String> {
+        let host = &reach.place.host;
+        let tls = reach.tls.as_ref().map(|tls| tls::Client::new(name, host, tls)).transpose()?;
+        let (host, port) = (host.clone(), reach.place.port);
+        Ok(Connector { host, port, tls, send_proxy: reach.send_proxy, limit })
     }
 
-    /// Connects. The error is a text for people: it says what was tried, and what came of it.
-    pub(crate) async fn connect(&self) -> Result<Socket, String> {
-        let stream = tcp(&self.host, self.port, self.limit).await?;
-        let Some(client) = &self.tls else {
+    /// Connects, on behalf of a client or of nobody in particular. The error is a text for people: it says what was tried,
+    /// and what came of it.
+    pub(crate) async fn connect(&self, client: Option<&Peer>) -> Result<Socket, String> {
+        let mut stream = tcp(&self.host, self.port, self.limit).await?;
+        if let Some(version) = self.send_proxy {
+            self.announce(&mut stream, version, client).await?;
+        }
+        let Some(tls) = &self.tls else {
             return Ok(Socket::plain(stream));
         };
-        match timeout(self.limit, client.handshake(stream)).await {
-            Ok(Ok((stream, session))) => Ok(Socket::tls(stream, session.into())),
-            Ok(Err(error)) => Err(format!("TLS with {}:{} failed: {error}", self.host, self.port)),
+        match timeout(self.limit, tls.handshake(&stream)).await {
+            Ok(Ok(session)) => Ok(Socket::tls(stream, session)),
+            Ok(Err(problem)) => Err(format!("TLS with {}:{} failed: {problem}", self.host, self.port)),
             Err(_) => {
                 let (host, port, limit) = (&self.host, self.port, self.limit);
                 Err(format!("TLS with {host}:{port} was not established within {limit:?}"))
             }
         }
+    }
+
+    /// Says who is behind the connection: it is short, and the socket is empty.
+    async fn announce(
+        &self,
+        stream: &mut TcpStream,
+        version: ProxyVersion,
+        client: Option<&Peer>,
+    ) -> Result<(), String> {
+        let header = proxy_protocol::header(version, client);
+        let failed = |why: &dyn std::fmt::Display| {
+            format!("{}:{} did not take a header of the PROXY protocol: {why}", self.host, self.port)
+        };
+        let written = timeout(self.limit, stream.write_all(&header)).await;
+        written.map_err(|_| failed(&"no room"))?.map_err(|error| failed(&error))
     }
 }
 

@@ -36,8 +36,8 @@ pub(crate) fn open(host: &str, port: u16) -> anyhow::Result<Vec<TcpListener>> {
 }
 
 /// The addresses of listeners, for people.
-pub(crate) fn names(listeners: &[TcpListener]) -> String {
-    let names = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+pub(crate) fn names<'a>(listeners: impl IntoIterator<Item = &'a TcpListener>) -> String {
+    let names = listeners.into_iter().filter_map(|listener| listener.local_addr().ok());
     names.map(|address| address.to_string()).collect::<Vec<_>>().join(" and ")
 }
 

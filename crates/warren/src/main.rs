@@ -7,27 +7,28 @@
 //!    write them.
 //! 2. [`limits`], [`logging`]: what the process needs before it serves; [`seats`]: how many connections it may have.
 //! 3. [`listen`]: the listening sockets. They are open before anything else runs.
-//! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`], [`tls_stream`]) and its connections to
-//!    brokers ([`connect`], [`names`], [`tls`]).
-//! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), the end.
+//! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`]) and its connections to brokers ([`connect`], [`names`]).
+//!    [`tls`] and [`proxy_protocol`] are what both sides may speak before AMQP; [`edge`] is what workers share of it.
+//! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), files that change, the end.
 
 mod admission;
 mod auth;
 mod connect;
 mod control;
 mod demo;
+mod edge;
 mod file;
 mod limits;
 mod listen;
 mod logging;
 mod names;
 mod options;
+mod proxy_protocol;
 mod seats;
 mod setup;
 mod signals;
 mod socket;
 mod tls;
-mod tls_stream;
 mod units;
 mod worker;
 
@@ -38,9 +39,9 @@ use std::sync::Arc;
 
 use admission::Admission;
 use anyhow::Context;
-use connect::Connector;
 use control::Control;
 use control::backends::Backends;
+use edge::Edge;
 use options::{Refusal, Wanted};
 use seats::Seats;
 use setup::{Place, Setup};
@@ -70,11 +71,7 @@ fn main() -> ExitCode {
 
 /// Says whether a file is right.
 fn check(path: &Path) -> ExitCode {
-    let usable = |setup: Setup| match connectors(&setup) {
-        Ok(_) => Ok(setup),
-        Err((backend, problem)) => Err(Refusal::of_backend(&backend, problem)),
-    };
-    match file::load(path).map_err(Refusal::File).and_then(usable) {
+    match file::check(path).map_err(Refusal::File) {
         Ok(setup) => {
             println!("{}: right; {}", path.display(), setup.in_words());
             ExitCode::SUCCESS
@@ -83,16 +80,16 @@ fn check(path: &Path) -> ExitCode {
     }
 }
 
-/// Is a proxy, until it is told to stop. `words`: what is in force, for the log.
+/// Is a proxy, until it is told to stop. `words`: what is in force, for the log, when options have said it.
 fn serve(setup: &Setup, words: Option<&str>) -> ExitCode {
-    let connectors = match connectors(setup) {
-        Ok(connectors) => connectors,
-        Err((_, problem)) if words.is_some() => return Refusal::of_upstream_ca(problem).print(),
-        Err((backend, problem)) => return Refusal::of_backend(&backend, problem).print(),
+    let edge = match Edge::new(setup) {
+        Ok(edge) => edge,
+        Err(faults) => return Refusal::of_files(&faults, words.is_some()).print(),
     };
     let log = logging::start(setup.log);
     tracing::debug!("setup: {setup:?}");
-    let code = run(setup, connectors, words).unwrap_or_else(|error| {
+    edge.warn(setup);
+    let code = run(setup, &edge, words).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         ExitCode::FAILURE
     });
@@ -100,22 +97,11 @@ fn serve(setup: &Setup, words: Option<&str>) -> ExitCode {
     code
 }
 
-/// How the brokers are reached. With TLS, certificates are read now: what is wrong with them is the operator's to know,
-/// with the backend's name.
-fn connectors(setup: &Setup) -> Result<Vec<Connector>, (String, String)> {
-    let limit = setup.engine.limits.connect_timeout;
-    let all = setup.backends.iter().zip(&setup.engine.backends);
-    all.map(|(reach, backend)| {
-        Connector::new(reach, limit).map_err(|problem| (backend.name.clone(), problem))
-    })
-    .collect()
-}
-
 /// Starts the proxy, and stays with the control thread's work until the end.
-fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow::Result<ExitCode> {
+fn run(setup: &Setup, edge: &Edge, words: Option<&str>) -> anyhow::Result<ExitCode> {
     let control = Control::new()?;
     setup.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let proxy = Proxy::start(setup, connectors, control.runtime())?;
+    let proxy = Proxy::start(setup, edge, control.runtime())?;
     tracing::info!(
         "listening for clients on {}, for HTTP on {}; {}; {} worker(s)",
         proxy.clients,
@@ -126,7 +112,8 @@ fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow
     if let Some(words) = words {
         tracing::info!("{words}");
     }
-    control.run(proxy.http, proxy.workers, proxy.backends, proxy.admission, setup.stopping)
+    let Proxy { http, workers, backends, admission, .. } = proxy;
+    control.run(http, workers, backends, admission, edge.watches(), setup.stopping)
 }
 
 /// A proxy that serves clients; its metrics are not served yet.
@@ -141,12 +128,13 @@ struct Proxy {
 
 impl Proxy {
     /// Opens the ports and starts the workers.
-    fn start(setup: &Setup, connectors: Vec<Connector>, runtime: &Handle) -> anyhow::Result<Proxy> {
+    fn start(setup: &Setup, edge: &Edge, runtime: &Handle) -> anyhow::Result<Proxy> {
         limits::raise_descriptors();
         let open = |place: &Place| listen::open(&place.host, place.port);
         let mut clients = Vec::new();
-        for listening in &setup.listeners {
-            clients.extend(open(&listening.place).context("clients cannot be served")?);
+        for (number, listening) in setup.listeners.iter().enumerate() {
+            let opened = open(&listening.place).context("clients cannot be served")?;
+            clients.extend(opened.into_iter().map(|listener| (number, listener)));
         }
         let http = setup.http.as_ref().map(open).transpose().context("metrics cannot be served")?;
         let http = http.unwrap_or_default();
@@ -157,11 +145,17 @@ impl Proxy {
         let clock = Clock::start();
         let admission = Admission::new(&config, setup.auth.as_ref(), runtime, clock);
         let config = Arc::new(config);
-        let connectors: Arc<[Connector]> = connectors.into();
+        let connectors = Arc::clone(&edge.connectors);
         let balance = Arc::new(Balance::new(&config));
         let backends = Backends { config, balance, connectors, clock };
-        let workers = worker::start_all(setup.workers, &backends, &clients, &seats, &admission)?;
+        let workers = worker::start_all(setup.workers, &backends, edge, &clients, &seats, &admission)?;
         // `clients` is dropped here: every worker has its own duplicate.
-        Ok(Proxy { clients: listen::names(&clients), http, workers, backends, admission })
+        Ok(Proxy {
+            clients: listen::names(clients.iter().map(|(_, listener)| listener)),
+            http,
+            workers,
+            backends,
+            admission,
+        })
     }
 }

@@ -2,10 +2,12 @@
 //! and what only the edge has to know.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::SupportedCipherSuite;
 use tracing_subscriber::filter::LevelFilter;
 use warren_engine::Config;
 
@@ -99,8 +101,10 @@ pub(crate) struct ServerTls {
     pub(crate) client_ca: Option<PathBuf>,
     pub(crate) client_auth: ClientAuth,
     pub(crate) versions: TlsVersions,
-    /// Names of cipher suites that are allowed; empty: those that rustls prefers.
-    pub(crate) ciphers: Vec<String>,
+    /// The cipher suites that are allowed; empty: those that rustls prefers.
+    pub(crate) ciphers: Vec<SupportedCipherSuite>,
+    /// Where the configuration file says all this.
+    pub(crate) said_at: Option<Range<usize>>,
 }
 
 /// Whether clients show a certificate.
@@ -154,8 +158,10 @@ pub(crate) struct ClientTls {
     pub(crate) server_name: Option<String>,
     pub(crate) verify: Verify,
     pub(crate) versions: TlsVersions,
-    /// Names of cipher suites that are allowed; empty: those that rustls prefers.
-    pub(crate) ciphers: Vec<String>,
+    /// The cipher suites that are allowed; empty: those that rustls prefers.
+    pub(crate) ciphers: Vec<SupportedCipherSuite>,
+    /// Where the configuration file says all this.
+    pub(crate) said_at: Option<Range<usize>>,
 }
 
 /// What of a broker's certificate is verified.

@@ -1,6 +1,11 @@
-//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once.
+//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once. SIGHUP has files looked at.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// SIGHUP: somebody wants files to be looked at. From now on it does not end the process.
+pub(crate) fn hang_up() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
 
 /// The signals that end the process.
 pub(crate) struct Signals {

@@ -13,7 +13,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::tls_stream::TlsStream;
+use crate::tls::stream::TlsStream;
 
 /// A connected socket, registered with this worker's runtime.
 pub(crate) enum Socket {

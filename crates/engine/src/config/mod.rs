@@ -54,9 +54,9 @@ impl Config {
     pub fn simple(host: &str, port: u16, limits: Limits) -> Config {
         Config {
             datacenter: String::new(),
+            listeners: vec![Listener { name: "default".into(), asks_certificates: false }],
             hostname: String::new(),
             reverse_dns: false,
-            listeners: vec![Listener { name: "default".into() }],
             routes: vec![Route::to(0)],
             farms: vec![Farm::of("default", vec![0])],
             backends: vec![Backend::at(host, port)],
@@ -135,6 +135,8 @@ impl Config {
 pub struct Listener {
     /// Its name in logs and metrics.
     pub name: String,
+    /// Whether it asks clients for certificates: then these may stand for credentials (EXTERNAL).
+    pub asks_certificates: bool,
 }
 
 /// Which sessions go where, and how they are served.

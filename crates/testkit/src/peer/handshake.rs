@@ -132,6 +132,11 @@ impl Peer {
     pub fn shake_hands(&mut self, handshake: &Handshake) -> Result<(), Refused> {
         self.send_bytes(&PROTOCOL_HEADER);
         self.read_start()?;
+        self.go_on(handshake)
+    }
+
+    /// The handshake from connection.start on, which has come.
+    pub fn go_on(&mut self, handshake: &Handshake) -> Result<(), Refused> {
         self.send_start_ok(handshake);
         let tune = self.step(Stage::StartOk, connection::TUNE)?;
         if let Method::ConnectionTune(tune) = tune.method() {
@@ -148,6 +153,7 @@ impl Peer {
         let start = self.step(Stage::Start, connection::START)?;
         if let Method::ConnectionStart(start) = start.method() {
             self.server_properties = start.server_properties.as_bytes().to_vec();
+            self.mechanisms = String::from_utf8_lossy(start.mechanisms).into_owned();
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Record {
 
 /// Asks a broker for connection.start. The error is a text for people.
 async fn ask(connector: &Connector) -> Result<(), String> {
-    let socket = connector.connect().await?;
+    let socket = connector.connect(None).await?;
     let broken = |error: std::io::Error| format!("the connection broke: {error}");
     write(&socket, &PROTOCOL_HEADER).await.map_err(broken)?;
     let answer = read_start(&socket).await;

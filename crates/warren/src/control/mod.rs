@@ -17,13 +17,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use crate::admission::Admission;
 use crate::setup::Stopping;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
+use crate::tls::Watch;
 use crate::worker;
 use crate::worker::mailbox::{Mailbox, Message};
 use backends::Backends;
@@ -31,6 +33,8 @@ use metrics::Counts;
 
 /// How often to look whether clients are left, while they are waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often to look whether files have changed. What has changed is read when it was left alone for so long.
+const LOOK_AT_FILES: Duration = Duration::from_millis(500);
 /// What clients are told when the process ends, with the code 320.
 const STOPPING: &str = "Warren is being stopped";
 
@@ -38,6 +42,7 @@ const STOPPING: &str = "Warren is being stopped";
 pub(crate) struct Control {
     runtime: Runtime,
     signals: Signals,
+    hang_up: Signal,
 }
 
 impl Control {
@@ -47,8 +52,9 @@ impl Control {
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
         let inside = runtime.enter();
         let signals = Signals::new().context("cannot take over SIGTERM and SIGINT")?;
+        let hang_up = signals::hang_up().context("cannot take over SIGHUP")?;
         drop(inside);
-        Ok(Control { runtime, signals })
+        Ok(Control { runtime, signals, hang_up })
     }
 
     /// Where what the control thread does runs.
@@ -63,8 +69,10 @@ impl Control {
         workers: Vec<worker::Handle>,
         backends: Backends,
         admission: Arc<Admission>,
+        watches: Vec<Arc<dyn Watch>>,
         stopping: Stopping,
     ) -> anyhow::Result<ExitCode> {
+        self.runtime.spawn(watch(watches.into(), self.hang_up));
         let control = control(self.signals, http, workers, backends, admission, stopping);
         // A local set: connections of health checks are not made for several threads.
         let code = LocalSet::new().block_on(&self.runtime, control);
@@ -99,6 +107,22 @@ async fn control(
             tracing::warn!("{signal} again: connections that are still open are cut off");
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Has files looked at every now and then, and at once on SIGHUP. A disk may take its time: others do not wait for it.
+async fn watch(watches: Arc<[Arc<dyn Watch>]>, mut hang_up: Signal) {
+    loop {
+        let at_once = tokio::select! {
+            () = sleep(LOOK_AT_FILES) => false,
+            Some(()) = hang_up.recv() => true,
+        };
+        if at_once {
+            tracing::info!("SIGHUP: looking at the files of TLS");
+        }
+        let watches = Arc::clone(&watches);
+        let look = move || watches.iter().for_each(|watch| watch.look(at_once));
+        let _ = tokio::task::spawn_blocking(look).await;
     }
 }
 

@@ -28,8 +28,8 @@ use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 use warren_broker::Server;
 
-use crate::connect::Connector;
 use crate::control::Control;
+use crate::edge::Edge;
 use crate::options::Settings;
 use crate::setup::Stopping;
 use crate::worker::mailbox::Message;
@@ -97,7 +97,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     report.verdict()?;
     // However it ends after a signal: to be ended so is what it runs for.
     let Proxy { http, workers, backends, admission, .. } = stage.proxy;
-    control.run(http, workers, backends, admission, STOPPING).map(drop)
+    control.run(http, workers, backends, admission, Vec::new(), STOPPING).map(drop)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -120,8 +120,9 @@ impl Stage {
         let delay = Delay::start(ANY_PORT, broker.address(), ONE_WAY).context("cannot start the delay")?;
         let settings = Settings::on_free_ports(delay.address());
         let setup = settings.setup();
-        let connector = Connector::new(&setup.backends[0], setup.engine.limits.connect_timeout);
-        let proxy = Proxy::start(&setup, vec![connector.map_err(anyhow::Error::msg)?], runtime)?;
+        // No files are named, so that nothing can be wrong with them.
+        let edge = Edge::new(&setup).map_err(|_| anyhow::anyhow!("cannot be set up"))?;
+        let proxy = Proxy::start(&setup, &edge, runtime)?;
         Ok(Stage { proxy, delay, broker })
     }
 

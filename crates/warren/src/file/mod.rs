@@ -15,12 +15,33 @@ pub(crate) use model::Model;
 pub(crate) use problem::Problems;
 use problem::{Problem, instead};
 
+use crate::edge::{Edge, Fault};
 use crate::setup::Setup;
 
 /// Reads and checks a file, and the files that it names.
 pub(crate) fn load(path: &Path) -> Result<Setup, Problems> {
+    with_files(path, false)
+}
+
+/// As [`load`], and a certificate that is out of date is a problem, too.
+pub(crate) fn check(path: &Path) -> Result<Setup, Problems> {
+    with_files(path, true)
+}
+
+fn with_files(path: &Path, strict: bool) -> Result<Setup, Problems> {
     let text = std::fs::read_to_string(path).map_err(|error| Problems::unreadable(path, &error))?;
-    read(path, &text)
+    let setup = read(path, &text)?;
+    let faults = match Edge::new(&setup) {
+        Err(faults) => faults,
+        Ok(edge) if strict => edge.stale(&setup),
+        Ok(_) => Vec::new(),
+    };
+    let problem =
+        |fault: Fault| Problem { place: fault.said_at, text: format!("{}: {}", fault.whose, fault.text) };
+    match faults.is_empty() {
+        true => Ok(setup),
+        false => Err(Problems::new(path, &text, faults.into_iter().map(problem).collect())),
+    }
 }
 
 /// Checks the text of a file. Other files are looked for in its folder.

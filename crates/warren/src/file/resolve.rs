@@ -1,9 +1,10 @@
 //! From what a file says to what is to be done. Everything that is wrong is found, not only the first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use rustls::SupportedCipherSuite;
 use toml::Spanned;
 use tracing_subscriber::filter::LevelFilter;
 use warren_engine::Config;
@@ -15,6 +16,7 @@ use super::problem::{Problem, instead};
 use super::values::{Size, Span, place};
 use crate::options::{self, MEMORY_MAX, MEMORY_MIN};
 use crate::setup::{self, Listening, Place, Reach, Setup, Stopping};
+use crate::tls::ciphers;
 use crate::units::size;
 
 /// Less than the smallest frame is no message size: a message's first frames are larger.
@@ -41,6 +43,7 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn setup(&mut self, model: &Model) -> Setup {
         self.missing(model);
+        self.check_identities(model);
         let backends = self.names("backend", model.backend.iter().map(|b| Some(&b.name)));
         let farms = self.names("farm", model.farm.iter().map(|f| Some(&f.name)));
         let listeners = self.names("listener", model.listener.iter().map(|l| l.name.as_ref()));
@@ -191,8 +194,9 @@ impl Resolver<'_> {
                     model::ClientAuth::Optional => setup::ClientAuth::Optional,
                     model::ClientAuth::Required => setup::ClientAuth::Required,
                 },
-                versions: self.versions(tls.versions.as_deref(), span),
-                ciphers: names_of(&tls.ciphers),
+                versions: self.versions(tls.versions.as_deref(), span.clone()),
+                ciphers: self.ciphers(&tls.ciphers),
+                said_at: Some(span),
             }
         });
         Listening {
@@ -214,6 +218,21 @@ impl Resolver<'_> {
                 setup::TlsVersions::All
             }
         }
+    }
+
+    fn ciphers(&mut self, names: &[Spanned<String>]) -> Vec<SupportedCipherSuite> {
+        let mut found = Vec::new();
+        for name in names {
+            match ciphers::find(name.get_ref()) {
+                Some(suite) => found.push(suite),
+                None => {
+                    let all = ciphers::names().join(", ");
+                    let text = format!("there is no cipher suite {:?}; write one of {all}", name.get_ref());
+                    self.problem(name.span(), text);
+                }
+            }
+        }
+        found
     }
 
     fn reach(&mut self, backend: &model::Backend) -> Reach {
@@ -244,8 +263,9 @@ impl Resolver<'_> {
                     model::Verify::Ca => setup::Verify::Ca,
                     model::Verify::None => setup::Verify::None,
                 },
-                versions: self.versions(tls.versions.as_deref(), span),
-                ciphers: names_of(&tls.ciphers),
+                versions: self.versions(tls.versions.as_deref(), span.clone()),
+                ciphers: self.ciphers(&tls.ciphers),
+                said_at: Some(span),
             }
         });
         Reach {
@@ -333,15 +353,16 @@ impl Resolver<'_> {
                 Some(model::OnLoss::Close) => config::OnLoss::Close,
                 Some(model::OnLoss::Nack) | None => config::OnLoss::Nack,
             },
-            limits: self.allowance(&route.limits, route.farm.span()),
-            alarms: self.allowance(&route.alarms, route.farm.span()),
+            limits: self.limited(&route.limits, route.farm.span()),
+            alarms: allowance(&route.alarms),
         }
     }
 
     /// A name in TLS handshakes only comes where TLS is spoken.
     fn check_sni(&mut self, route: &model::Route, listener: Option<usize>, model: &Model) {
         let Some(sni) = &route.sni else { return };
-        let speaks_tls = |l: &model::Listener| l.tls.is_some();
+        // Whoever speaks TLS for a listener may pass the name on.
+        let speaks_tls = |l: &model::Listener| l.tls.is_some() || !l.proxy_protocol.is_empty();
         let possible = match listener {
             Some(number) => model.listener.get(number).is_some_and(speaks_tls),
             None => model.listener.iter().any(speaks_tls),
@@ -352,7 +373,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn allowance(&mut self, said: &model::Allowance, near: Range<usize>) -> config::Allowance {
+    /// What is limited. An alarm may be as low as anybody likes.
+    fn limited(&mut self, said: &model::Allowance, near: Range<usize>) -> config::Allowance {
         if let Some(Size(rate)) = said.data_rate
             && rate < DATA_RATE_MIN
         {
@@ -360,13 +382,7 @@ impl Resolver<'_> {
                 format!("data_rate = {rate}: nothing would get through; write {DATA_RATE_MIN} or more");
             self.problem(near, text);
         }
-        config::Allowance {
-            connections: said.connections.map(u64::from),
-            channels: said.channels.map(u64::from),
-            connection_rate: said.connection_rate.map(u64::from),
-            data_rate: said.data_rate.map(|size| size.0),
-            message_size: said.message_size.map(|size| size.0),
-        }
+        allowance(said)
     }
 
     fn rule(&mut self, limit: &model::Limit) -> config::Rule {
@@ -379,8 +395,26 @@ impl Resolver<'_> {
             vhost: Pattern::new(&limit.vhost),
             user: Pattern::new(&limit.user),
             addresses: limit.address.iter().map(|network| network.0).collect(),
-            limits: self.allowance(&limit.limits, 0..0),
-            alarms: self.allowance(&limit.alarms, 0..0),
+            limits: self.limited(&limit.limits, 0..0),
+            alarms: allowance(&limit.alarms),
+        }
+    }
+
+    /// A certificate stands for one user, and somebody has to ask for it.
+    fn check_identities(&mut self, model: &Model) {
+        let mut known = BTreeSet::new();
+        for identity in &model.identity {
+            let cn = &identity.certificate_cn;
+            if !known.insert(cn.get_ref()) {
+                let text = format!("there are two identities for {:?}; leave one out", cn.get_ref());
+                self.problem(cn.span(), text);
+            }
+        }
+        if let Some(first) = model.identity.first()
+            && !model.listener.iter().any(asks_certificates)
+        {
+            let text = "no listener asks for certificates, so that this is never used; write client_ca and client_auth = \"optional\" or \"required\" in a listener's tls, or leave the identity out";
+            self.problem(first.certificate_cn.span(), text);
         }
     }
 
@@ -422,9 +456,27 @@ impl Resolver<'_> {
     }
 }
 
+fn allowance(said: &model::Allowance) -> config::Allowance {
+    config::Allowance {
+        connections: said.connections.map(u64::from),
+        channels: said.channels.map(u64::from),
+        connection_rate: said.connection_rate.map(u64::from),
+        data_rate: said.data_rate.map(|size| size.0),
+        message_size: said.message_size.map(|size| size.0),
+    }
+}
+
 fn listener(listener: &model::Listener) -> config::Listener {
     let name = listener.name.as_ref().map(|name| name.get_ref().clone());
-    config::Listener { name: name.unwrap_or_else(|| listener.address.get_ref().0.to_string()) }
+    config::Listener {
+        name: name.unwrap_or_else(|| listener.address.get_ref().0.to_string()),
+        asks_certificates: asks_certificates(listener),
+    }
+}
+
+fn asks_certificates(listener: &model::Listener) -> bool {
+    let tls = listener.tls.as_ref().map(Spanned::get_ref);
+    tls.is_some_and(|tls| !matches!(tls.client_auth, model::ClientAuth::None))
 }
 
 fn backend(backend: &model::Backend) -> config::Backend {
@@ -435,10 +487,6 @@ fn backend(backend: &model::Backend) -> config::Backend {
         datacenter: backend.datacenter.clone(),
         weight: backend.weight.get(),
     }
-}
-
-fn names_of(names: &[Spanned<String>]) -> Vec<String> {
-    names.iter().map(|name| name.get_ref().clone()).collect()
 }
 
 fn octets(size: Size) -> usize {

@@ -21,6 +21,7 @@ use tracing_subscriber::filter::LevelFilter;
 use warren_engine::Config;
 use warren_engine::config::Limits;
 
+use crate::edge::Fault;
 use crate::file::{self, Problems};
 use crate::setup::{ClientTls, Listening, Place, Reach, Setup, Stopping};
 use crate::units::size;
@@ -233,14 +234,11 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// The certificates of the only broker, of no use when they were read.
-    pub(crate) fn of_upstream_ca(problem: String) -> Refusal {
-        Refusal::Setting(Invalid::new("--upstream-ca", problem))
-    }
-
-    /// A backend that cannot be used: the files that its TLS needs.
-    pub(crate) fn of_backend(name: &str, problem: String) -> Refusal {
-        Refusal::Setting(Invalid::new(format!("backend {name}"), problem))
+    /// Files that TLS needs and that cannot be used. Options name only one of them.
+    pub(crate) fn of_files(faults: &[Fault], by_options: bool) -> Refusal {
+        let first = faults.first().map(|fault| (fault.whose.as_str(), fault.text.as_str()));
+        let (whose, problem) = first.unwrap_or_default();
+        Refusal::Setting(Invalid::new(if by_options { "--upstream-ca" } else { whose }, problem))
     }
 
     /// Tells the operator, in one line unless more was asked for; returns the status to exit with.

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use warren_engine::config::ListenerId;
 
-use super::{Worker, survive};
+use super::{Worker, entrance, survive};
 
 /// First pause after an error that is not the client's, such as too many open files. Doubled each time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
@@ -17,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Accepts until it is dropped. No error ends it. While there is no room, clients wait in the system's queue.
-pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, number: ListenerId) {
     let mut pause = SHORTEST_PAUSE;
     loop {
         while let Some(why) = no_room(&worker) {
@@ -35,7 +36,7 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
                     // Another acceptor has taken the last place of this second meanwhile.
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
-                survive("a new client", || worker.accepted(stream, address));
+                survive("a new client", || entrance::enter(&worker, stream, address, number));
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {

@@ -30,9 +30,9 @@ impl Worker {
             Command::Read(link) => self.want(link, Wanted::READ),
             Command::Close(link) => self.end(now, link, Wanted::CLOSE),
             Command::Abort(link) => self.end(now, link, Wanted::ABORT),
-            Command::Connect { upstream, backend } => {
+            Command::Connect { upstream, backend, client } => {
                 self.links.begin(upstream);
-                spawn(Rc::clone(self).connect(upstream, backend));
+                spawn(Rc::clone(self).connect(upstream, backend, client));
             }
             Command::HandOff { session, worker, hand_off } => {
                 if let Some(conn) = self.links.remove(Link::Session(session)) {

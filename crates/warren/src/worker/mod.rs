@@ -1,7 +1,7 @@
 //! A worker: one thread with a runtime of its own, one engine, and the connections that this engine decides about.
 //! Nothing here is shared with another thread; what comes from others comes as a message ([`mailbox`]).
 //!
-//! [`accept`] brings clients in. Each connection has a task ([`connection`]) that hands bytes to the engine and, at
+//! [`accept`] brings clients in, and [`entrance`] does what comes before AMQP. Each connection has a task ([`connection`]) that hands bytes to the engine and, at
 //! the end, closes in good order ([`closing`]). After every call to the engine its commands are carried out
 //! ([`commands`]): whoever made the call writes to whatever socket it was for, at once. [`links`] finds the sockets,
 //! [`clock`] tells the time.
@@ -14,6 +14,7 @@ pub(crate) mod clock;
 mod closing;
 mod commands;
 mod connection;
+pub(crate) mod entrance;
 mod links;
 pub(crate) mod mailbox;
 mod names;
@@ -21,29 +22,30 @@ pub(crate) mod tasks;
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::TcpListener as StdListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, LocalSet};
 use warren_engine::buf::{Input, Pool};
-use warren_engine::config::BackendId;
+use warren_engine::config::{BackendId, ListenerId};
 use warren_engine::ids::{SessionId, UpstreamId};
 use warren_engine::time::Time;
 use warren_engine::{AuthRequest, Config, Engine, Gone, Link, Options, Peer};
 
 use crate::admission::Admission;
-use crate::connect::Connector;
 use crate::control::backends::Backends;
+use crate::edge::Edge;
 use crate::seats::{Seat, Seats};
 use crate::socket::Socket;
 use clock::{Clock, Timer};
+use entrance::Waiting;
 use links::{Conn, Links};
 use mailbox::{Adoption, Mailbox, Message, Messages};
 use names::Names;
@@ -61,7 +63,8 @@ pub(crate) struct Handle {
 struct Setup {
     options: Options,
     backends: Backends,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(ListenerId, TcpListener)>,
+    edge: Edge,
     seats: Arc<Seats>,
     admission: Arc<Admission>,
     /// Mailboxes of all workers, by number.
@@ -73,7 +76,8 @@ struct Setup {
 pub(crate) fn start_all(
     count: usize,
     backends: &Backends,
-    listeners: &[StdListener],
+    edge: &Edge,
+    listeners: &[(ListenerId, StdListener)],
     seats: &Arc<Seats>,
     admission: &Arc<Admission>,
 ) -> anyhow::Result<Vec<Handle>> {
@@ -89,6 +93,7 @@ pub(crate) fn start_all(
             },
             backends: backends.clone(),
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
+            edge: edge.clone(),
             seats: Arc::clone(seats),
             admission: Arc::clone(admission),
             workers: mailboxes.clone(),
@@ -110,15 +115,21 @@ fn thread_main(runtime: Runtime, setup: Setup, end: oneshot::Sender<()>) {
     let _ = end.send(());
 }
 
-fn duplicate(runtime: &Runtime, listeners: &[StdListener]) -> std::io::Result<Vec<TcpListener>> {
+fn duplicate(
+    runtime: &Runtime,
+    listeners: &[(ListenerId, StdListener)],
+) -> std::io::Result<Vec<(ListenerId, TcpListener)>> {
     let _inside = runtime.enter(); // where the duplicates are registered
-    listeners.iter().map(|listener| listener.try_clone().and_then(TcpListener::from_std)).collect()
+    let one = |(number, listener): &(ListenerId, StdListener)| {
+        Ok((*number, TcpListener::from_std(listener.try_clone()?)?))
+    };
+    listeners.iter().map(one).collect()
 }
 
 async fn run(setup: Setup) {
     let worker = Rc::new(Worker::new(&setup));
-    let acceptors = setup.listeners.into_iter().map(|l| spawn(accept::accept(Rc::clone(&worker), l)));
-    let acceptors = acceptors.collect();
+    let accept = |(number, listener)| spawn(accept::accept(Rc::clone(&worker), listener, number));
+    let acceptors = setup.listeners.into_iter().map(accept).collect();
     // Tasks, so that this future, which is looked at on every wake-up, has next to nothing to look at.
     let time = spawn(keep_time(Rc::clone(&worker)));
     let messages = spawn(read_messages(worker, setup.messages, acceptors));
@@ -172,6 +183,7 @@ async fn read_messages(worker: Rc<Worker>, mut messages: Messages, mut acceptors
             }
             Some(Message::Metrics(answer)) => {
                 // Nobody waits for it any more: fine.
+                worker.note_waiting();
                 let _ = answer.send(worker.engine.borrow().metrics());
             }
             Some(Message::StopAccepting) => acceptors.drain(..).for_each(|acceptor| acceptor.abort()),
@@ -184,7 +196,9 @@ async fn read_messages(worker: Rc<Worker>, mut messages: Messages, mut acceptors
 /// One worker's engine and everything that it decides about.
 struct Worker {
     config: Arc<Config>,
-    connectors: Arc<[Connector]>,
+    edge: Edge,
+    /// Clients that have not come through its entrances.
+    waiting: Waiting,
     clock: Clock,
     engine: RefCell<Engine>,
     pool: Pool,
@@ -204,12 +218,13 @@ struct Worker {
 
 impl Worker {
     fn new(setup: &Setup) -> Worker {
-        let Backends { config, balance, connectors, clock } = setup.backends.clone();
+        let Backends { config, balance, clock, .. } = setup.backends.clone();
         let mut engine = Engine::with_balance(Arc::clone(&config), setup.options, clock.now(), balance);
         engine.share(setup.admission.allowances());
         Worker {
             config,
-            connectors,
+            edge: setup.edge.clone(),
+            waiting: Waiting::default(),
             clock,
             pool: engine.pool().clone(),
             engine: RefCell::new(engine),
@@ -228,6 +243,7 @@ impl Worker {
     /// Whether so many handshakes are in progress here that no client can be accepted. When no other worker can either,
     /// those that stall make room.
     fn is_crowded(self: &Rc<Self>) -> bool {
+        self.note_waiting();
         let crowded = self.engine.borrow().is_crowded();
         if self.crowded.replace(crowded) != crowded {
             self.seats.note_crowded(crowded);
@@ -236,20 +252,23 @@ impl Worker {
             return crowded;
         }
         let now = self.clock.now();
+        self.waiting.end_stalled(now, self.config.limits.crowded_timeout);
         self.engine.borrow_mut().make_room(now);
         self.settle(now);
         self.engine.borrow().is_crowded()
     }
 
-    /// A client has connected.
-    fn accepted(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+    /// Tells the engine of the clients that are still at the entrance.
+    fn note_waiting(&self) {
+        self.engine.borrow_mut().note_outside(self.waiting.len());
+    }
+
+    /// A client has come in.
+    fn accepted(self: &Rc<Self>, socket: Socket, peer: Peer, seat: Seat) {
         let now = self.clock.now();
-        let mut peer = Peer::plain(address);
-        peer.local = stream.local_addr().unwrap_or(address);
         let session = self.engine.borrow_mut().accepted(now, peer);
         if let Some(session) = session {
-            let seat = self.seats.take();
-            self.serve(Link::Session(session), Socket::plain(stream), seat, Input::new(&self.pool));
+            self.serve(Link::Session(session), socket, seat, Input::new(&self.pool));
         }
         self.settle(now);
     }
@@ -273,9 +292,9 @@ impl Worker {
     }
 
     /// Makes a connection to a broker, and serves it.
-    async fn connect(self: Rc<Self>, upstream: UpstreamId, backend: BackendId) {
-        let outcome = match self.connectors.get(backend) {
-            Some(connector) => connector.connect().await,
+    async fn connect(self: Rc<Self>, upstream: UpstreamId, backend: BackendId, client: Option<Box<Peer>>) {
+        let outcome = match self.edge.connectors.get(backend) {
+            Some(connector) => connector.connect(client.as_deref()).await,
             None => Err(format!("there is no backend number {backend}")),
         };
         let link = Link::Upstream(upstream);
@@ -331,6 +350,7 @@ impl Worker {
     fn stop(self: &Rc<Self>, text: &str) {
         let now = self.clock.now();
         self.stopping.set(true);
+        self.waiting.end_all();
         self.engine.borrow_mut().shutdown(now, text);
         self.settle(now);
     }

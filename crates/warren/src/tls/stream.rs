@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use rustls::Connection;
 use tokio::net::TcpStream;
 
+use super::handshake::Nonblocking;
+
 /// Octets that may be encrypted and not yet taken by the socket. Less would cut long runs into small writes; more
 /// would only hide from the outbox, which is what counts, how slow a peer is.
 const UNSENT_MOST: usize = 64 << 10;
@@ -97,28 +99,5 @@ impl TlsStream {
     pub(crate) fn say_goodbye(&mut self) {
         self.session.send_close_notify();
         let _ = self.try_flush();
-    }
-}
-
-/// The socket as the TLS library wants to see it.
-struct Nonblocking<'a>(&'a TcpStream);
-
-impl Read for Nonblocking<'_> {
-    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(space)
-    }
-}
-
-impl Write for Nonblocking<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.try_write(octets)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
