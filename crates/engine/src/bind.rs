@@ -6,13 +6,16 @@ use warren_wire::method::{Method, channel, confirm, queue, tx};
 use warren_wire::table::Table;
 
 use crate::channel::{Content, Mode, Switch};
+use crate::config::BackendId;
 use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{ChannelId, TenantId, UpChannelId, UpstreamId};
-use crate::sources::Sources;
+use crate::sources::{GOT, Sources};
 use crate::switch::RESUME;
 use crate::tags::TagSet;
+use crate::tenant::NodeId;
 use crate::timers::TimerKey;
+use crate::tries::room_beside;
 use crate::upstream::{Incoming, Note, Pending, Purpose, REPLY_TO, Stage, UpChannel};
 
 /// How long a channel that nobody uses may take to prove what was sent on it.
@@ -28,33 +31,35 @@ const REBOUND: usize = 2;
 impl Engine {
     /// Gives a channel a binding for its purpose, at once or when its turn comes.
     pub(crate) fn request_bind(&mut self, id: ChannelId) {
-        let Some(tenant) = self.channel_tenant(id) else {
+        self.leave_dead_node(id);
+        let Some(node) = self.channel_node(id) else {
             return;
         };
-        let queue_is_empty = self.tenants[tenant].waiting.is_empty();
-        if queue_is_empty && self.try_bind(tenant, id) {
+        let queue_is_empty = self.node(node).waiting.is_empty();
+        if queue_is_empty && self.try_bind(node, id) {
             return;
         }
-        if self.tenants[tenant].waiting.len() >= self.config.limits.pool_waiters {
+        if self.node(node).waiting.len() >= self.config.limits.pool_waiters {
             self.give_up_binding(id, "too many channels wait for the same pool");
             return;
         }
-        self.wait_in_turn(tenant, id);
+        self.wait_in_turn(node, id);
         self.channels[id].waiting_since = self.now;
         self.wheel.schedule(self.now + self.config.limits.wait_limit, TimerKey::Channel(id));
         let purpose = self.channels[id].purpose;
         if queue_is_empty {
-            self.grow(tenant, purpose);
+            self.grow(node, purpose);
+            self.leave_if_paused(node);
         } else {
-            self.serve(tenant);
+            self.serve_node(node);
         }
     }
 
     /// In order; but those who had a binding and lost it come before those who never had one.
-    fn wait_in_turn(&mut self, tenant: TenantId, id: ChannelId) {
+    pub(crate) fn wait_in_turn(&mut self, node: NodeId, id: ChannelId) {
         let channels = &self.channels;
         let resumes = |c: &ChannelId| channels.get(*c).is_some_and(|c| c.moved_for == RESUME);
-        let waiting = &mut self.tenants[tenant].waiting;
+        let waiting = &mut self.tenants[node.tenant].nodes.entry(node.backend).or_default().waiting;
         let at = if resumes(&id) { waiting.partition_point(resumes) } else { waiting.len() };
         waiting.insert(at, id);
     }
@@ -64,14 +69,24 @@ impl Engine {
         self.sessions.get(session)?.tenant
     }
 
-    /// Gives the channels that wait, in order, whatever there is, and asks for more where it is missing.
+    /// Gives the channels of a tenant that wait what there is at their nodes.
     pub(crate) fn serve(&mut self, tenant: TenantId) {
-        let Some(state) = self.tenants.get_mut(tenant) else {
+        let Some(state) = self.tenants.get(tenant) else {
             return;
         };
-        if state.waiting.is_empty() {
-            return;
+        let waited_for = state.nodes.iter().filter(|(_, n)| !n.waiting.is_empty());
+        let waited_for: Vec<BackendId> = waited_for.map(|(backend, _)| *backend).collect();
+        for backend in waited_for {
+            self.serve_node(NodeId { tenant, backend });
         }
+    }
+
+    /// Gives the channels that wait at a node, in order, whatever there is, and asks for more where it is missing.
+    pub(crate) fn serve_node(&mut self, node: NodeId) {
+        let Some(state) = self.tenants.get_mut(node.tenant).and_then(|t| t.nodes.get_mut(&node.backend))
+        else {
+            return;
+        };
         let mut missing: Vec<Purpose> = Vec::new();
         for id in std::mem::take(&mut state.waiting) {
             let Some(channel) = self.channels.get(id) else {
@@ -81,24 +96,25 @@ impl Engine {
                 continue;
             }
             let purpose = channel.purpose;
-            if missing.contains(&purpose) || !self.try_bind(tenant, id) {
-                self.tenants[tenant].waiting.push_back(id);
+            if missing.contains(&purpose) || !self.try_bind(node, id) {
+                self.node_mut(node).waiting.push_back(id);
                 if purpose != Purpose::Lane && !missing.contains(&purpose) {
                     missing.push(purpose);
                 }
             }
         }
         for purpose in missing {
-            self.grow(tenant, purpose);
+            self.grow(node, purpose);
         }
+        self.leave_if_paused(node);
     }
 
     /// Opens another connection for this purpose unless one is on its way or the pool is full.
-    fn grow(&mut self, tenant: TenantId, purpose: Purpose) {
+    fn grow(&mut self, node: NodeId, purpose: Purpose) {
         if purpose == Purpose::Lane {
             return;
         }
-        let state = &self.tenants[tenant];
+        let state = self.node(node);
         let opening = state.upstreams.iter().any(|u| {
             let u = &self.upstreams[*u];
             matches!(u.purpose, Purpose::Any) && !matches!(u.stage, Stage::Closing | Stage::Ended)
@@ -106,10 +122,10 @@ impl Engine {
         if opening || state.upstreams.len() >= self.config.limits.pool_connections {
             return;
         }
-        self.dial_for(tenant);
+        self.dial_for(node);
     }
 
-    fn try_bind(&mut self, tenant: TenantId, id: ChannelId) -> bool {
+    fn try_bind(&mut self, node: NodeId, id: ChannelId) -> bool {
         let channel = &self.channels[id];
         let (purpose, session) = (channel.purpose, channel.session);
         let asks = matches!(purpose, Purpose::Control | Purpose::Quarantine);
@@ -117,13 +133,13 @@ impl Engine {
         let found = if purpose == Purpose::Lane {
             self.want_lane(session).and_then(|lane| self.open_channel(lane)).map(|up| (up, OPENED))
         } else {
-            let mut idle = self.reuse(tenant, purpose, mode);
+            let mut idle = self.reuse(node, purpose, mode);
             if asks {
                 // Requests do not mind the mode.
-                idle = idle.or_else(|| self.reuse(tenant, purpose, Mode::Confirm));
+                idle = idle.or_else(|| self.reuse(node, purpose, Mode::Confirm));
             }
             idle.map(|up| (up, REUSED)).or_else(|| {
-                let upstream = self.least_loaded(tenant, purpose)?;
+                let upstream = self.least_loaded(node, purpose)?;
                 self.open_channel(upstream).map(|up| (up, OPENED))
             })
         };
@@ -133,9 +149,9 @@ impl Engine {
     }
 
     /// An idle clean channel of the same mode, young enough for its cached permissions.
-    fn reuse(&mut self, tenant: TenantId, purpose: Purpose, mode: Mode) -> Option<UpChannelId> {
-        for at in 0..self.tenants[tenant].upstreams.len() {
-            let id = self.tenants[tenant].upstreams[at];
+    fn reuse(&mut self, node: NodeId, purpose: Purpose, mode: Mode) -> Option<UpChannelId> {
+        for at in 0..self.node(node).upstreams.len() {
+            let id = self.node(node).upstreams[at];
             loop {
                 let upstream = &mut self.upstreams[id];
                 if upstream.stage != Stage::Ready || upstream.purpose != purpose || upstream.held_back {
@@ -158,13 +174,13 @@ impl Engine {
     }
 
     /// The connection of the right purpose with the fewest channels that has room; else an unused one.
-    fn least_loaded(&mut self, tenant: TenantId, purpose: Purpose) -> Option<UpstreamId> {
+    fn least_loaded(&mut self, node: NodeId, purpose: Purpose) -> Option<UpstreamId> {
         let limit = self.config.limits.upstream_channels;
         let mut best: Option<(usize, UpstreamId)> = None;
         let mut unused = None;
         let mut all_stalled = true;
         let mut count = 0;
-        for &id in &self.tenants[tenant].upstreams {
+        for &id in &self.node(node).upstreams {
             let upstream = &self.upstreams[id];
             if upstream.stage != Stage::Ready || upstream.held_back {
                 continue;
@@ -185,7 +201,7 @@ impl Engine {
         }
         let busy = purpose == Purpose::Publish && count > 0 && all_stalled && count < MOST_PUBLISHING;
         if busy && unused.is_none() {
-            self.grow(tenant, purpose);
+            self.grow(node, purpose);
         }
         if let Some((_, id)) = best
             && (!busy || unused.is_none())
@@ -196,13 +212,13 @@ impl Engine {
             self.upstreams[id].purpose = purpose;
             return Some(id);
         }
-        self.least_loaded_of_all(tenant, purpose)
+        self.least_loaded_of_all(node, purpose)
     }
 
     /// With no connection for a purpose and none to be had, sharing one with another purpose is better than none.
     /// Idle channels give way.
-    fn least_loaded_of_all(&mut self, tenant: TenantId, purpose: Purpose) -> Option<UpstreamId> {
-        let state = &self.tenants[tenant];
+    fn least_loaded_of_all(&mut self, node: NodeId, purpose: Purpose) -> Option<UpstreamId> {
+        let state = self.node(node);
         if state.upstreams.len() < self.config.limits.pool_connections {
             return None;
         }
@@ -255,6 +271,7 @@ impl Engine {
             unacked: TagSet::starting_at(1),
             pending: [Pending::Open].into(),
             incoming: Incoming::None,
+            heading: GOT,
             applied_prefetch: None,
             applied_global: None,
             discarding: false,
@@ -476,14 +493,16 @@ impl Engine {
         };
         let session = channel.session;
         let tenant = self.sessions.get(session).and_then(|s| s.tenant);
-        let last = tenant.map(|t| self.farms[self.tenants[t].farm].last_error.clone()).unwrap_or_default();
         let mut detail = format!("no upstream channel for channel {}: {why}", channel.number);
+        let intro = "; last error: ";
+        let room = room_beside(detail.len() + intro.len());
+        let last = tenant.map(|t| self.what_was_tried(self.tenants[t].farm, room)).unwrap_or_default();
         if !last.is_empty() {
-            detail.push_str("; last error: ");
+            detail.push_str(intro);
             detail.push_str(&last);
         }
         let ready = |u: &UpstreamId| self.upstreams[*u].stage == Stage::Ready;
-        let connected = tenant.is_some_and(|t| self.tenants[t].upstreams.iter().any(ready));
+        let connected = tenant.is_some_and(|t| self.tenants[t].upstreams().any(|u| ready(&u)));
         let (code, reason) =
             if connected { (506, crate::close::LIMIT) } else { (320, crate::close::UPSTREAM) };
         let text = warren_wire::reply::text(code, &detail);

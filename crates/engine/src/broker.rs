@@ -17,9 +17,11 @@ use crate::engine::Engine;
 use crate::flow::To;
 use crate::ids::{SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::publish::whole_body;
+use crate::quota::is_channel_limit;
 use crate::session::Session;
-use crate::tenant::Tenant;
-use crate::upstream::{Incoming, Purpose, Stage};
+use crate::sources::GOT;
+use crate::tenant::{NodeId, Tenant};
+use crate::upstream::{Incoming, Purpose, Stage, Upstream};
 
 /// Where the delivery tag stands in the payload of ack and nack.
 const TAG_AT: usize = 4;
@@ -138,11 +140,16 @@ impl Engine {
             && let Some(after) = whole_delivery(buf, &method, max_payload)
         {
             let tag_at = method.start + HEADER_LEN + tag_at;
-            let consumer = &channel.consumers[consumer];
+            let consumer = &mut channel.consumers[consumer];
             let (no_ack, reply_to) = (consumer.no_ack, consumer.reply_to);
             let tag = get_u64(buf, tag_at);
             if reply_to || tag != state.unacked.next() {
                 break;
+            }
+            if consumer.watched
+                && let Ok(Some(header)) = next_frame(buf, method.end, max_payload)
+            {
+                consumer.note_offset(header.payload(buf));
             }
             let client_tag = channel.next_delivery;
             channel.next_delivery += 1;
@@ -272,6 +279,9 @@ impl Engine {
         if close.reply_code == 320 && GONE.iter().any(|gone| text.ends_with(gone)) {
             self.tenants_deleted(id, &text);
         }
+        if close.reply_code != 320 && !is_channel_limit(close) {
+            self.doubt_what_is_safe(id);
+        }
         self.learn_channel_limit(id, close);
         let why = format!("the broker closed it: {} {text}", close.reply_code);
         self.lose_upstream(id, dial::BROKER, &why, Some(close));
@@ -337,9 +347,10 @@ impl Engine {
 
     /// connection.unblocked for those who were told of an alarm that none of their connections has any more.
     pub(crate) fn tell_unblocked(&mut self) {
-        let blocked: BTreeSet<TenantId> =
-            self.upstreams.values().filter(|u| u.blocked.is_some()).filter_map(|u| u.tenant).collect();
-        let freed = |s: &Session| s.told_blocked && s.tenant.is_none_or(|t| !blocked.contains(&t));
+        let place = |u: &Upstream| u.tenant.map(|tenant| NodeId { tenant, backend: u.backend });
+        let blocked: BTreeSet<NodeId> =
+            self.upstreams.values().filter(|u| u.blocked.is_some()).filter_map(place).collect();
+        let freed = |s: &Session| s.told_blocked && s.place().is_none_or(|node| !blocked.contains(&node));
         let told: Vec<SessionId> = self.sessions.iter().filter(|(_, s)| freed(s)).map(|s| s.0).collect();
         for session in told {
             self.sessions[session].told_blocked = false;
@@ -362,6 +373,11 @@ impl Engine {
             return;
         };
         state.incoming = if missing == 0 { Incoming::None } else { Incoming::Body(missing) };
+        let heading = std::mem::take(&mut state.heading);
+        if heading != GOT {
+            self.note_heading(up, heading, frame.payload(buf));
+        }
+        let state = &mut self.up_channels[up];
 
         if state.discarding {
             state.discarding = missing > 0;

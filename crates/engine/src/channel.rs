@@ -6,6 +6,7 @@ use crate::ids::{SessionId, UpChannelId};
 use crate::outbox::Outbox;
 use crate::ranges::Ranges;
 use crate::segments::Segments;
+use crate::streams::Reading;
 use crate::time::Time;
 use crate::turns::Turns;
 use crate::upstream::{Pending, Purpose};
@@ -101,8 +102,10 @@ pub(crate) struct Consumer {
     pub(crate) reply_to: bool,
     /// It must stay where it is: exclusive, direct reply-to, or on a stream.
     pub(crate) fixed: bool,
-    /// It reads a stream from an offset.
-    pub(crate) stream: bool,
+    /// Where it reads, if its queue is a stream.
+    pub(crate) reading: Reading,
+    /// The headers of its messages are looked at for that.
+    pub(crate) watched: bool,
     /// Warren began it again: a refusal is not the answer to a request of its client.
     pub(crate) replayed: bool,
     /// Until then an exclusive one that is refused is begun again: the broker may not have noticed that it was lost.

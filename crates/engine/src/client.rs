@@ -11,6 +11,7 @@ use warren_wire::reply;
 use crate::api::Link;
 use crate::channel::{ChannelFault, Content, Standing, Switch};
 use crate::close;
+use crate::consume::bound_settlement;
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::handshake::split;
@@ -289,7 +290,9 @@ impl Engine {
     /// Keeps a frame until its channel is bound again.
     pub(crate) fn hold(&mut self, id: ChannelId, frame: &[u8]) {
         let Some(channel) = self.channels.get_mut(id) else { return };
+        let at = channel.held.len();
         channel.held.extend_from_slice(frame);
+        bound_settlement(&mut channel.held[at..], channel.next_delivery - 1);
         self.budget.note_held(frame.len(), 0);
         if channel.held.len() > self.budget.room.held
             && let Some(session) = self.sessions.get_mut(channel.session)

@@ -274,6 +274,7 @@ impl Engine {
             return;
         };
         self.handshakes -= usize::from(session.knocks);
+        self.give_turn_back(&session);
         let (reason, why) = session.ending.unwrap_or((VANISHED, String::new()));
         self.metrics.client_closes[reason] += 1;
         let event = Event::SessionEnded {

@@ -1,7 +1,7 @@
 //! Consumers and what they deliver: consume, cancel, ack, nack, reject, recover.
 
-use warren_wire::frame::{Frame, HEADER_LEN, get_u64, put_u64, set_channel};
-use warren_wire::method::{Method, basic};
+use warren_wire::frame::{FRAME_METHOD, Frame, HEADER_LEN, get_u64, put_u64, set_channel};
+use warren_wire::method::{Method, basic, method_id};
 
 use crate::channel::{Consumer, ConsumerState, Switch};
 use crate::client::Flow;
@@ -11,6 +11,7 @@ use crate::flow::To;
 use crate::handshake::split;
 use crate::ids::{ChannelId, UpChannelId};
 use crate::risks::Risk;
+use crate::streams::Reading;
 use crate::switch::Need;
 use crate::upstream::Note;
 
@@ -18,6 +19,26 @@ use crate::upstream::Note;
 const REPLY_TO: &[u8] = b"amq.rabbitmq.reply-to";
 /// Where the delivery tag stands in the payload of ack, nack and reject.
 const TAG_AT: usize = 4;
+
+/// Where the bits stand in a frame of ack or nack.
+const BITS_AT: usize = HEADER_LEN + TAG_AT + 8;
+/// A bit that AMQP leaves unused: of a settlement that was held and means all that was written to its client, and so all
+/// up to the tag that was last when it came.
+const ALL_THROUGH: u8 = 0x80;
+
+/// A settlement of all there is (ack or nack of 0, multiple) that is held must not cover what is delivered later.
+pub(crate) fn bound_settlement(frame: &mut [u8], last: u64) {
+    let method = method_id(frame.get(HEADER_LEN..).unwrap_or_default());
+    let settles = frame.first() == Some(&FRAME_METHOD) && matches!(method, Some(basic::ACK | basic::NACK));
+    if settles
+        && frame.len() == BITS_AT + 2
+        && frame[BITS_AT] & 1 == 1
+        && get_u64(frame, HEADER_LEN + TAG_AT) == 0
+    {
+        put_u64(frame, HEADER_LEN + TAG_AT, last);
+        frame[BITS_AT] |= ALL_THROUGH;
+    }
+}
 
 impl Engine {
     pub(crate) fn client_consumes(
@@ -64,7 +85,8 @@ impl Engine {
         }
         let prefetch = self.channels[id].prefetch;
         self.apply_prefetch(id, up, prefetch);
-        let stream = consume.arguments.get(b"x-stream-offset").is_some() || self.is_stream(id, &queue);
+        let reading = Reading::begin(consume.arguments, self.is_stream(id, &queue));
+        let stream = reading != Reading::Unknown;
         let fixed = reply_to || consume.exclusive || stream;
         let channel = &mut self.channels[id];
         channel.pinned |= reply_to;
@@ -84,7 +106,8 @@ impl Engine {
             settling_until: self.now,
             reply_to,
             fixed,
-            stream,
+            reading: if reply_to { Reading::Queue } else { reading },
+            watched: !reply_to,
             replayed: false,
             patience: self.now,
         });
@@ -194,10 +217,11 @@ impl Engine {
         }
         let at = frame.start + HEADER_LEN + TAG_AT;
         let tag = get_u64(buf, at);
-        let multiple = buf[at + 8] & 1 == 1;
-        if tag == 0 {
+        let bits = buf[at + 8];
+        if tag == 0 || bits > 1 {
             return None;
         }
+        let multiple = bits == 1;
         let up_tag = channel.deliveries.find(tag)?.up_number(tag);
         let state = self.up_channels.get_mut(up)?;
         if multiple {
@@ -225,8 +249,11 @@ impl Engine {
         at: (u16, u16),
     ) -> Result<Flow, Fault> {
         let channel = &self.channels[id];
-        let through = if tag == 0 && multiple {
-            // All that was written to the client.
+        let bounded = frame.get(BITS_AT).is_some_and(|bits| bits & ALL_THROUGH != 0);
+        let through = if bounded {
+            // All that was written to the client when it said so.
+            self.outstanding_through(id, tag)
+        } else if tag == 0 && multiple {
             self.outstanding_through(id, channel.next_delivery - 1)
         } else {
             let known = channel.deliveries.find(tag).filter(|_| tag > 0);
@@ -244,6 +271,7 @@ impl Engine {
         for (up, up_tag) in through {
             let mut copy = frame.to_vec();
             put_u64(&mut copy, HEADER_LEN + TAG_AT, up_tag);
+            copy[BITS_AT] &= !ALL_THROUGH;
             if self.channels[id].tx.is_some() {
                 self.settle_in_transaction(id, up, up_tag, multiple, copy);
                 continue;

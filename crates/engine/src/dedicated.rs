@@ -213,6 +213,7 @@ impl Engine {
             (Stage::Greeting, Method::ConnectionStart(start)) => {
                 let farm = self.upstreams[up].farm;
                 self.note_start(farm, &start);
+                self.member_greets(up);
                 match self.sessions[id].naming {
                     true => self.wait_for_name(id),
                     false => self.replay_start_ok(up, id),
@@ -331,9 +332,13 @@ impl Engine {
         let upstream = &mut self.upstreams[up];
         upstream.stage = Stage::Ready;
         upstream.deadline = None;
-        self.farms[upstream.farm].failures = 0;
+        upstream.tries = None;
+        let (farm, backend) = (upstream.farm, upstream.backend);
+        self.balance.worked(backend);
+        self.belongs_to(id, farm, backend);
+        self.farms[farm].failures = 0;
         self.metrics.upstream_connects += 1;
-        let (backend, purpose) = (upstream.backend, upstream.purpose.name());
+        let purpose = self.upstreams[up].purpose.name();
         let event = Event::UpstreamOpened { upstream: up, backend, purpose };
         self.commands.push_back(Command::Event(event));
         if let Some(dedicated) = &mut self.sessions[id].dedicated {
@@ -353,6 +358,7 @@ impl Engine {
             method: close.method_id,
             at: self.now,
         };
+        self.balance.worked(self.upstreams[up].backend); // it has answered
         self.tell_upstream(up, 0, Method::ConnectionCloseOk);
         self.detach_upstream(up);
         self.end_upstream(up, REFUSED, &text);
@@ -369,13 +375,13 @@ impl Engine {
     /// A connection was lost before its session ran. The client need not know as long as there may be another.
     pub(crate) fn lose_own_attempt(&mut self, up: UpstreamId, reason: usize, text: &str) {
         let (stage, session) = (self.upstreams[up].stage, self.upstreams[up].session);
-        let text = match stage {
+        let mut text = match stage {
             Stage::Verifying => format!("{text} while it checked the credentials"),
             _ => text.to_owned(),
         };
         // Whoever is too slow for its broker, or is not let in, says nothing of the farm.
         if !matches!(stage, Stage::Verifying | Stage::Verified) {
-            self.attempt_failed(up, &text);
+            text = self.try_failed(up, &text);
         }
         self.detach_upstream(up);
         self.end_inquiry(up);

@@ -28,6 +28,10 @@ impl Engine {
         }
         let channel = &mut self.channels[id];
         let consumer = channel.consumer(deliver.consumer_tag).map(|at| &channel.consumers[at]);
+        let heading = consumer.filter(|c| c.watched).map_or(GOT, |c| c.source);
+        self.up_channels[up].heading = heading;
+        let channel = &mut self.channels[id];
+        let consumer = channel.consumer(deliver.consumer_tag).map(|at| &channel.consumers[at]);
         let (no_ack, reply_to) = consumer.map_or((false, false), |c| (c.no_ack, c.reply_to));
         let source = consumer.map_or(GOT, |c| c.source);
         let client_tag = if reply_to {
@@ -41,6 +45,15 @@ impl Engine {
         put_u64(&mut copy, at, client_tag);
         self.metrics.delivered_messages += 1;
         self.content_begins(id, up, &copy);
+    }
+
+    /// The header of a message has come whose consumer's messages are looked at.
+    pub(crate) fn note_heading(&mut self, up: UpChannelId, source: u32, header: &[u8]) {
+        let owner = self.up_channels[up].owner.and_then(|o| self.channels.get_mut(o));
+        let consumer = owner.and_then(|c| c.consumers.iter_mut().find(|c| c.source == source));
+        if let Some(consumer) = consumer {
+            consumer.note_offset(header);
+        }
     }
 
     pub(crate) fn got(&mut self, id: ChannelId, up: UpChannelId, no_ack: bool, frame: &[u8]) {

@@ -7,7 +7,7 @@ use warren_wire::method::{Method, connection};
 use warren_wire::table::{Table, Value};
 
 use crate::api::{Command, Gone, Link};
-use crate::config::FarmId;
+use crate::config::{BackendId, FarmId};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::ids::{LoginId, SessionId, TenantId, UpstreamId};
@@ -15,15 +15,11 @@ use crate::numbers::UpNumbers;
 use crate::outbox::Outbox;
 use crate::session::{Phase, Tune};
 use crate::tables;
-use crate::tenant::Refusal;
+use crate::tenant::{NodeId, Refusal};
 use crate::timers::TimerKey;
+use crate::tries::{To, Tries};
 use crate::upstream::{Purpose, Stage, Upstream};
 
-/// The first pause after a failed attempt; it doubles up to [`RETRY_MOST`], so that the first attempt after a
-/// broker's return comes within a second or two.
-const RETRY_FIRST: u64 = 100;
-/// The longest pause between attempts, in milliseconds.
-const RETRY_MOST: u64 = 1_000;
 /// The pause after a connection was lost while the broker checked credentials.
 const RETRY_LOST: Duration = Duration::from_millis(500);
 /// How long a connection may wait for credentials or for a virtual host before it is given up.
@@ -44,17 +40,30 @@ impl Engine {
         farm: FarmId,
         login: Option<LoginId>,
         tenant: Option<TenantId>,
+        to: To,
     ) -> Option<UpstreamId> {
-        if self.farms[farm].retry_at.is_some_and(|at| self.now < at) {
+        if self.must_wait(farm, to) {
             return None;
         }
         let refused = login.and_then(|l| self.logins.get(l)).and_then(|l| l.refused.as_ref());
         if self.fresh_refusal(refused).is_some() {
             return None;
         }
-        let members = &self.config.farms[farm].backends;
-        let backend = members[self.farms[farm].next_backend % members.len()];
-        self.farms[farm].next_backend += 1;
+        let (backend, tries) = match to {
+            To::Only(backend) => (backend, None),
+            To::Any { first } => (self.first_member(farm, first), Some(Box::default())),
+        };
+        Some(self.begin_upstream((farm, backend), login, tenant, tries))
+    }
+
+    /// A connection to a member of a farm, which begins now.
+    pub(crate) fn begin_upstream(
+        &mut self,
+        (farm, backend): (FarmId, BackendId),
+        login: Option<LoginId>,
+        tenant: Option<TenantId>,
+        tries: Option<Box<Tries>>,
+    ) -> UpstreamId {
         let limits = &self.config.limits;
         let deadline = self.now + limits.connect_timeout + limits.handshake_timeout;
         let id = self.upstreams.insert(Upstream {
@@ -62,6 +71,7 @@ impl Engine {
             backend,
             stage: Stage::Connecting,
             purpose: Purpose::Any,
+            tries,
             inquires: false,
             dialled: false,
             login,
@@ -88,11 +98,11 @@ impl Engine {
             ending: None,
         });
         if let Some(tenant) = tenant {
-            self.tenants[tenant].upstreams.push(id);
+            self.node_mut(NodeId { tenant, backend }).upstreams.push(id);
         }
         self.arm_upstream(id, deadline);
         self.commands.push_back(Command::Connect { upstream: id, backend });
-        Some(id)
+        id
     }
 
     /// Has a connection find out what the farm's brokers say of themselves.
@@ -100,7 +110,8 @@ impl Engine {
         if self.farms[farm].learning > 0 || self.farms[farm].curious.is_empty() {
             return;
         }
-        if self.dial(farm, None, None).is_some() {
+        let first = self.turn_of_curious(farm);
+        if self.dial(farm, None, None, To::Any { first }).is_some() {
             self.farms[farm].learning += 1;
         } else {
             // The last attempt has failed a moment ago: the client is not kept waiting for the next.
@@ -123,6 +134,7 @@ impl Engine {
         {
             upstream.stage = Stage::Greeting;
             upstream.last_received = self.now;
+            self.hurry_greeting(id);
             self.send_upstream(id, |out| out.extend_from_slice(&PROTOCOL_HEADER));
         }
     }
@@ -148,6 +160,7 @@ impl Engine {
     fn broker_start(&mut self, id: UpstreamId, start: &connection::Start<'_>) {
         let farm = self.upstreams[id].farm;
         self.note_start(farm, start);
+        self.member_greets(id);
         if self.upstreams[id].login.is_some() {
             self.send_start_ok(id);
             self.release_curious(farm);
@@ -206,6 +219,7 @@ impl Engine {
         let tune =
             Tune { channel_max: tune.channel_max, frame_max: tune.frame_max, heartbeat: tune.heartbeat };
         let upstream = &mut self.upstreams[id];
+        self.balance.worked(upstream.backend);
         upstream.tune = tune;
         self.farms[upstream.farm].tune = tune;
         let Some(login) = upstream.login else { return };
@@ -250,6 +264,7 @@ impl Engine {
         let upstream = &mut self.upstreams[id];
         upstream.stage = Stage::Ready;
         upstream.deadline = None;
+        upstream.tries = None;
         upstream.idle_since = now;
         self.end_inquiry(id);
         self.end_dial(id);
@@ -285,6 +300,7 @@ impl Engine {
             method: close.method_id,
             at: self.now,
         };
+        self.balance.worked(upstream.backend); // it has answered
         let (stage, login, tenant) = (upstream.stage, upstream.login, upstream.tenant);
         let proving = tenant.and_then(|t| self.tenants.get(t)).is_some_and(|t| t.proving == Some(id));
         self.tell_upstream(id, 0, Method::ConnectionCloseOk);
@@ -313,8 +329,8 @@ impl Engine {
     /// Whoever counted on a connection that is not ready yet counts on it no more.
     pub(crate) fn detach_upstream(&mut self, id: UpstreamId) {
         let upstream = &self.upstreams[id];
-        let (farm, login, tenant, session) =
-            (upstream.farm, upstream.login, upstream.tenant, upstream.session);
+        let (farm, backend) = (upstream.farm, upstream.backend);
+        let (login, tenant, session) = (upstream.login, upstream.tenant, upstream.session);
         let learns = login.is_none() && upstream.purpose != Purpose::Dedicated;
         if learns && matches!(upstream.stage, Stage::Connecting | Stage::Greeting) {
             self.farms[farm].learning = self.farms[farm].learning.saturating_sub(1);
@@ -326,58 +342,15 @@ impl Engine {
         }
         if let Some(tenant) = tenant.and_then(|t| self.tenants.get_mut(t)) {
             tenant.proving = tenant.proving.filter(|u| *u != id);
-            tenant.upstreams.retain(|u| *u != id);
+            if let Some(node) = tenant.nodes.get_mut(&backend) {
+                node.upstreams.retain(|u| *u != id);
+            }
         }
         if let Some(session) = session.and_then(|s| self.sessions.get_mut(s))
             && session.lane == Some(id)
         {
             session.lane = None;
         }
-    }
-
-    /// An attempt has failed: nobody tries again before a pause, those who wait are asked again after it.
-    pub(crate) fn attempt_failed(&mut self, id: UpstreamId, text: &str) {
-        let upstream = &self.upstreams[id];
-        let (farm, backend) = (upstream.farm, upstream.backend);
-        let name = &self.config.backends[backend].name;
-        let state = &mut self.farms[farm];
-        state.failures = state.failures.saturating_add(1);
-        state.last_error = format!("{name}: {text}");
-        let pause = (RETRY_FIRST << state.failures.min(4)).min(RETRY_MOST);
-        let jitter = self.random.below(pause / 2 + 1);
-        let retry_at = self.now + Duration::from_millis(pause / 2 + jitter);
-        self.farms[farm].retry_at = Some(retry_at);
-        self.metrics.upstream_connect_failures += 1;
-        self.wheel.schedule(retry_at, TimerKey::Farm(farm));
-        self.release_curious(farm);
-    }
-
-    /// Everybody who waits for a connection to this farm asks again.
-    pub(crate) fn farm_timer(&mut self, farm: FarmId) {
-        if self.farms[farm].retry_at.is_some_and(|at| self.now < at) {
-            return;
-        }
-        self.farms[farm].retry_at = None;
-        let logins: Vec<LoginId> = self
-            .logins
-            .iter()
-            .filter(|(_, l)| l.farm == farm && !l.waiters.is_empty())
-            .map(|l| l.0)
-            .collect();
-        for login in logins {
-            self.check_login(login);
-        }
-        let tenants: Vec<TenantId> = self
-            .tenants
-            .iter()
-            .filter(|(_, t)| t.farm == farm && !(t.entering.is_empty() && t.waiting.is_empty()))
-            .map(|t| t.0)
-            .collect();
-        for tenant in tenants {
-            self.check_tenant(tenant);
-        }
-        self.dial_for_own(farm);
-        self.learn(farm);
     }
 
     /// A broker's socket is gone.
@@ -405,9 +378,7 @@ impl Engine {
                     stage == Stage::Verifying && asked && !self.login_is_fresh(*l)
                 };
                 let login = self.upstreams[id].login.filter(asks);
-                if login.is_none() {
-                    self.attempt_failed(id, &text);
-                }
+                let text = if login.is_none() { self.try_failed(id, &text) } else { text };
                 self.detach_upstream(id);
                 self.upstreams[id].ending.get_or_insert((LOST, text));
                 if let Some(login) = login {
@@ -470,13 +441,14 @@ impl Engine {
         if stage == Stage::Ended {
             return;
         }
-        upstream.ending.get_or_insert((reason, text.to_owned()));
         if matches!(stage, Stage::Ready | Stage::Closing) {
+            upstream.ending.get_or_insert((reason, text.to_owned()));
             self.lose_upstream(id, reason, text, None);
         } else if upstream.purpose == Purpose::Dedicated {
             self.lose_own_attempt(id, reason, text);
         } else {
-            self.attempt_failed(id, text);
+            let text = self.try_failed(id, text);
+            self.upstreams[id].ending.get_or_insert((reason, text));
             self.detach_upstream(id);
         }
         if let Some(upstream) = self.upstreams.get_mut(id) {
@@ -534,9 +506,9 @@ impl Engine {
         if let Some(id) = lane {
             return Some(id).filter(|id| self.upstreams[*id].stage == Stage::Ready);
         }
-        let tenant = self.sessions[session].tenant?;
-        let id = self.dial_for(tenant)?;
-        self.tenants[tenant].upstreams.retain(|u| *u != id);
+        let node = self.sessions[session].place()?;
+        let id = self.dial_for(node)?;
+        self.node_mut(node).upstreams.retain(|u| *u != id);
         self.upstreams[id].purpose = Purpose::Lane;
         self.upstreams[id].session = Some(session);
         self.sessions[session].lane = Some(id);

@@ -10,10 +10,11 @@ use crate::slots::Slots;
 
 use crate::allowances::{Allowances, Way};
 use crate::api::{Command, Gone, Link, Peer};
+use crate::balance::Balance;
 use crate::budget::Budget;
 use crate::buf::{Input, Pool};
 use crate::channel::Channel;
-use crate::config::{Config, FarmId};
+use crate::config::{BackendId, Config, FarmId};
 use crate::flow::Piece;
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::metrics::Metrics;
@@ -73,6 +74,7 @@ pub enum Sabotage {
 /// Everything that one worker decides. Bytes, commands and time go through it, nothing else.
 pub struct Engine {
     pub(crate) config: Arc<Config>,
+    pub(crate) balance: Arc<Balance>,
     pub(crate) options: Options,
     pub(crate) now: Time,
     pub(crate) pool: Pool,
@@ -101,6 +103,8 @@ pub struct Engine {
     pub(crate) expired: Vec<TimerKey>,
     /// Farms that may be asked something more.
     pub(crate) freed: Vec<FarmId>,
+    /// Members of farms that sessions should leave.
+    pub(crate) deserted: Vec<(FarmId, BackendId)>,
     pub(crate) metrics: Metrics,
     /// Set once by `shutdown`, with the text that clients are told.
     pub(crate) stopping: Option<String>,
@@ -117,6 +121,12 @@ pub struct Engine {
 impl Engine {
     /// An engine with nothing in it. It is not `Send`: create it on its worker's thread.
     pub fn new(config: Arc<Config>, options: Options, now: Time) -> Engine {
+        let balance = Arc::new(Balance::new(&config));
+        Engine::with_balance(config, options, now, balance)
+    }
+
+    /// As [`Engine::new`], with what the workers know together of the members of farms.
+    pub fn with_balance(config: Arc<Config>, options: Options, now: Time, balance: Arc<Balance>) -> Engine {
         let pool = Pool::new();
         let farms = config.farms.iter().map(|_| FarmState::default()).collect();
         Engine {
@@ -128,6 +138,7 @@ impl Engine {
             random: Random::new(options.seed),
             wheel: Wheel::new(now),
             config,
+            balance,
             options,
             now,
             pool,
@@ -147,6 +158,7 @@ impl Engine {
             replays: VecDeque::new(),
             expired: Vec::new(),
             freed: Vec::new(),
+            deserted: Vec::new(),
             metrics: Metrics::default(),
             stopping: None,
         }
@@ -189,7 +201,6 @@ impl Engine {
     }
 
     /// A session comes from another worker; its unread bytes follow as [`Engine::input`].
-    #[expect(clippy::boxed_local, reason = "it comes boxed in the command")]
     pub fn adopted(&mut self, now: Time, hand_off: Box<HandOff>) -> SessionId {
         self.now = now;
         self.adopt_session(*hand_off)
@@ -323,7 +334,12 @@ impl Engine {
         metrics.client_channels = self.channels.len() as u64;
         metrics.upstream_channels = self.up_channels.len() as u64;
         self.measure_memory(&mut metrics);
-        metrics.waiting_channels = self.tenants.values().map(|t| t.waiting.len() as u64).sum();
+        let nodes = self.tenants.values().flat_map(|t| t.nodes.values());
+        metrics.waiting_channels = nodes.map(|n| n.waiting.len() as u64).sum();
+        metrics.backend_connections = vec![0; self.config.backends.len()];
+        for upstream in self.upstreams.values().filter(|u| u.stage != Stage::Connecting) {
+            metrics.backend_connections[upstream.backend] += 1;
+        }
         metrics
     }
 
@@ -336,6 +352,8 @@ impl Engine {
                 self.slow_reader(session);
             } else if let Some(farm) = self.freed.pop() {
                 self.inquire_next(farm);
+            } else if let Some((farm, backend)) = self.deserted.pop() {
+                self.desert(farm, backend);
             } else {
                 break;
             }

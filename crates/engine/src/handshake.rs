@@ -38,6 +38,7 @@ impl Engine {
             rekeying: None,
             rekeys: 0,
             tenant: None,
+            turn: None,
             vhost: "".into(),
             capabilities: Capabilities::default(),
             tune: Tune { channel_max: 0, frame_max: 0, heartbeat: 0 },
@@ -92,6 +93,7 @@ impl Engine {
         session.tune = hand_off.tune;
         session.max_payload = hand_off.tune.max_payload();
         session.vhost = hand_off.vhost.as_str().into();
+        session.turn = hand_off.turn;
         session.recredited = hand_off.recredited;
         if !session.outbox.is_empty() {
             self.send_client(id, |_| {});
@@ -142,7 +144,7 @@ impl Engine {
     }
 
     /// See [`crate::Config::only_farm`].
-    fn only_farm(&self, id: SessionId) -> Option<usize> {
+    pub(crate) fn only_farm(&self, id: SessionId) -> Option<usize> {
         let peer = &self.sessions[id].peer;
         self.config.only_farm(peer.listener, peer.sni())
     }
@@ -277,6 +279,7 @@ impl Engine {
         let Some(credentials) = self.sessions[id].credentials.clone() else {
             return;
         };
+        self.take_turn(id, farm);
         let login = self.find_login(farm, &credentials);
         self.sessions[id].login = Some(login);
         self.logins[login].sessions += 1;
@@ -410,6 +413,7 @@ impl Engine {
             unsent: session.outbox.take_bytes(),
             peer: session.peer,
             credentials,
+            turn: session.turn,
             verified_at,
             capabilities: session.capabilities,
             tune: session.tune,
@@ -430,6 +434,7 @@ impl Engine {
         let Some(login) = self.sessions[id].login else {
             return;
         };
+        self.take_turn(id, self.logins[login].farm);
         let tenant = self.find_tenant(login, vhost);
         let ttl = self.config.limits.auth_ttl;
         if self.tenants[tenant].proven_at.is_some_and(|at| self.now.since(at) < ttl) {
@@ -454,6 +459,7 @@ impl Engine {
         session.tenant = Some(tenant);
         self.tenants[tenant].sessions += 1;
         self.tenants[tenant].last_used = self.now;
+        self.settle_down(id, tenant);
         self.session_runs(id);
     }
 

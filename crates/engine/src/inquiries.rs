@@ -5,9 +5,10 @@
 
 use crate::config::FarmId;
 use crate::engine::Engine;
-use crate::ids::{TenantId, UpstreamId};
-use crate::tenant::Inquiry;
+use crate::ids::UpstreamId;
+use crate::tenant::{Inquiry, NodeId};
 use crate::timers::TimerKey;
+use crate::tries::To;
 
 impl Engine {
     /// Begins a connection that asks, or notes that it is wanted while enough others are at it.
@@ -16,12 +17,16 @@ impl Engine {
             self.inquire_later(farm, what);
             return None;
         }
-        let (login, tenant) = match what {
-            Inquiry::Login(id) => (Some(id), None),
-            Inquiry::Tenant(id) => (Some(self.tenants[id].login), Some(id)),
-            Inquiry::Session(_) => (None, None),
+        let (login, tenant, asks) = match what {
+            Inquiry::Login(id) => (Some(id), None, self.logins[id].waiters.first().copied()),
+            Inquiry::Tenant(id) => {
+                (Some(self.tenants[id].login), Some(id), self.tenants[id].entering.first().copied())
+            }
+            Inquiry::Session(id) => (None, None, Some(id)),
         };
-        let up = self.dial(farm, login, tenant)?;
+        let asks = asks.filter(|s| self.sessions.contains_key(*s));
+        let first = asks.map(|session| self.take_turn(session, farm));
+        let up = self.dial(farm, login, tenant, To::Any { first })?;
         self.begin_inquiry(up);
         Some(up)
     }
@@ -124,17 +129,17 @@ impl Engine {
     }
 
     /// Begins a connection for a pool or a lane, or notes that it is wanted while enough others are being made.
-    pub(crate) fn dial_for(&mut self, tenant: TenantId) -> Option<UpstreamId> {
+    pub(crate) fn dial_for(&mut self, node: NodeId) -> Option<UpstreamId> {
         let most = self.most_dials();
-        let state = &mut self.tenants[tenant];
+        let state = &self.tenants[node.tenant];
         let (farm, login) = (state.farm, state.login);
         if self.farms[farm].dialling >= most {
-            if !std::mem::replace(&mut state.dials, true) {
-                self.farms[farm].dials.push_back(tenant);
+            if !std::mem::replace(&mut self.node_mut(node).dials, true) {
+                self.farms[farm].dials.push_back(node);
             }
             return None;
         }
-        let up = self.dial(farm, Some(login), Some(tenant))?;
+        let up = self.dial(farm, Some(login), Some(node.tenant), To::Only(node.backend))?;
         self.upstreams[up].dialled = true;
         self.farms[farm].dialling += 1;
         Some(up)
@@ -148,11 +153,13 @@ impl Engine {
     /// Those who wanted a connection ask again, in order.
     fn dial_next(&mut self, farm: FarmId) {
         while self.farms[farm].dialling < self.most_dials()
-            && let Some(tenant) = self.farms[farm].dials.pop_front()
+            && let Some(node) = self.farms[farm].dials.pop_front()
         {
-            if let Some(state) = self.tenants.get_mut(tenant) {
+            if let Some(state) =
+                self.tenants.get_mut(node.tenant).and_then(|t| t.nodes.get_mut(&node.backend))
+            {
                 state.dials = false;
-                self.serve(tenant);
+                self.serve_node(node);
             }
         }
     }

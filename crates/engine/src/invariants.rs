@@ -129,8 +129,7 @@ impl Engine {
             }
             if matches!(channel.switch, Switch::Binding { .. }) {
                 assert!(channel.current.is_none(), "a bound channel waits for a binding");
-                let tenant = self.channel_tenant(id);
-                let waits = tenant.is_some_and(|t| self.tenants[t].waiting.contains(&id));
+                let waits = self.channel_node(id).is_some_and(|n| self.node(n).waiting.contains(&id));
                 assert!(waits, "a channel waits where nobody serves it");
             }
         }
@@ -190,6 +189,7 @@ impl Engine {
 
     fn check_tenants(&self) {
         assert!(self.freed.is_empty(), "a farm may be asked more and nobody does");
+        assert!(self.deserted.is_empty(), "sessions stay where they cannot");
         for (farm, state) in self.farms.iter().enumerate() {
             let inquiring = self.upstreams.values().filter(|u| u.inquires && u.farm == farm).count();
             assert_eq!(state.inquiring, inquiring + state.refusals, "inquiries that nobody makes");
@@ -201,8 +201,11 @@ impl Engine {
         }
         for tenant in self.tenants.values() {
             assert!(self.logins.contains_key(tenant.login), "a tenant without login");
-            for up in &tenant.upstreams {
-                assert!(self.upstreams.contains_key(*up), "a pool counts a connection that is gone");
+            for (backend, node) in &tenant.nodes {
+                for up in &node.upstreams {
+                    let there = self.upstreams.get(*up).is_some_and(|u| u.backend == *backend);
+                    assert!(there, "a pool counts a connection that is gone, or elsewhere");
+                }
             }
         }
     }

@@ -3,12 +3,14 @@
 //!
 //! The modules in the order in which data flows: [`engine`] (the interface), `client` (frames from clients),
 //! `handshake`, `logins`, `inquiries`, `requests`, `publish`, `consume`; `bind`, `switch` and `release` (a channel and its
-//! bindings); `dial` (connections to brokers), `broker` and `replies` (frames from brokers); `flow` (outboxes),
-//! `close`, `timers`; `dedicated` (sessions with an upstream connection of their own). The records: `session`, `channel`, `upstream`, `tenant`.
+//! bindings); `dial`, `tries` and `nodes` (connections to brokers; [`balance`]: to which), `broker` and `replies` (frames
+//! from brokers); `flow` (outboxes), `close`, `timers`; `dedicated` (sessions with an upstream connection of their own). The
+//! records: `session`, `channel`, `upstream`, `tenant`.
 
 pub mod allowances;
 pub mod api;
 mod authorize;
+pub mod balance;
 mod bind;
 mod broker;
 mod budget;
@@ -32,6 +34,7 @@ mod inquiries;
 mod invariants;
 mod logins;
 pub mod metrics;
+mod nodes;
 mod numbers;
 pub mod outbox;
 mod pacing;
@@ -52,12 +55,14 @@ mod segments;
 pub mod session;
 mod slots;
 mod sources;
+mod streams;
 mod switch;
 mod tables;
 pub mod tags;
 mod tenant;
 pub mod time;
 mod timers;
+mod tries;
 mod turns;
 mod upstream;
 pub mod wheel;

@@ -2,9 +2,9 @@
 
 use crate::config::FarmId;
 use crate::engine::Engine;
-use crate::ids::{LoginId, TenantId};
+use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
 use crate::session::{Credentials, Phase};
-use crate::tenant::{Inquiry, Login, Names, Refusal, Tenant};
+use crate::tenant::{Inquiry, Login, Refusal, Tenant};
 use crate::timers::TimerKey;
 
 impl Engine {
@@ -54,7 +54,7 @@ impl Engine {
             return;
         }
         let farm = login.farm;
-        let up = match self.farms[farm].greeted.pop() {
+        let up = match self.take_greeted(farm, id) {
             Some(up) => {
                 self.upstreams[up].login = Some(id);
                 self.begin_inquiry(up);
@@ -64,6 +64,16 @@ impl Engine {
             None => self.inquire(farm, Inquiry::Login(id)),
         };
         self.logins[id].verifying = up;
+    }
+
+    /// A connection that was greeted and waits for credentials: at the node of the one who asks, if there is one.
+    fn take_greeted(&mut self, farm: FarmId, login: LoginId) -> Option<UpstreamId> {
+        let asks = self.logins[login].waiters.first().and_then(|s| self.sessions.get(*s));
+        let node = asks.and_then(|s| s.turn).map(|(_, node)| node);
+        let greeted = &mut self.farms[farm].greeted;
+        let there = greeted.iter().rposition(|u| Some(self.upstreams[*u].backend) == node);
+        let at = there.or(greeted.len().checked_sub(1))?;
+        Some(greeted.remove(at))
     }
 
     /// The broker has accepted these credentials.
@@ -111,7 +121,9 @@ impl Engine {
     /// Channels that wait for one connection more, which these credentials open no longer: that is final.
     fn refuse_waiting(&mut self, id: TenantId, refusal: &Refusal) {
         let text = String::from_utf8_lossy(&refusal.text).into_owned();
-        for channel in std::mem::take(&mut self.tenants[id].waiting) {
+        let nodes = self.tenants[id].nodes.values_mut();
+        let waiting: Vec<ChannelId> = nodes.flat_map(|n| std::mem::take(&mut n.waiting)).collect();
+        for channel in waiting {
             if let Some(session) = self.channels.get(channel).map(|c| c.session) {
                 let at = (refusal.class, refusal.method);
                 self.close_session(session, refusal.code, &text, at, crate::close::REFUSED);
@@ -197,16 +209,10 @@ impl Engine {
             refused: None,
             proving: None,
             queued: false,
-            dials: false,
             entering: Vec::new(),
-            upstreams: Vec::new(),
-            waiting: std::collections::VecDeque::new(),
+            nodes: std::collections::BTreeMap::new(),
             sessions: 0,
             last_used: self.now,
-            lasting: Names::default(),
-            classic: Names::default(),
-            streams: Names::default(),
-            safe: Names::default(),
         });
         self.logins[login].tenants.insert(vhost.into(), id);
         id
@@ -221,7 +227,7 @@ impl Engine {
             let up = match self.logins[login].parked.take() {
                 Some(up) => {
                     self.upstreams[up].tenant = Some(id);
-                    self.tenants[id].upstreams.push(up);
+                    self.node_mut(self.upstream_node(up, id)).upstreams.push(up);
                     self.begin_inquiry(up);
                     self.open_vhost(up);
                     Some(up)
@@ -268,15 +274,17 @@ impl Engine {
     /// Forgets a tenant that nobody needs any more.
     pub(crate) fn tenant_timer(&mut self, id: TenantId) {
         if let Some(tenant) = self.tenants.get_mut(id) {
-            tenant.waiting.retain(|c| self.channels.contains_key(*c));
+            for node in tenant.nodes.values_mut() {
+                node.waiting.retain(|c| self.channels.contains_key(*c));
+            }
             tenant.entering.retain(|s| self.sessions.contains_key(*s));
         }
         let Some(tenant) = self.tenants.get(id) else {
             return;
         };
         let idle = tenant.sessions == 0
-            && tenant.upstreams.is_empty()
-            && tenant.waiting.is_empty()
+            && tenant.upstreams().next().is_none()
+            && !tenant.has_waiting()
             && tenant.entering.is_empty()
             && tenant.proving.is_none();
         if !idle {
@@ -285,6 +293,10 @@ impl Engine {
         let login = tenant.login;
         if let Some(tenant) = self.tenants.remove(id) {
             self.logins[login].tenants.remove(&tenant.vhost);
+            let same = |t: &Tenant| t.farm == tenant.farm && t.vhost == tenant.vhost;
+            if !self.tenants.values().any(same) {
+                self.farms[tenant.farm].known.remove(&tenant.vhost);
+            }
         }
         self.login_timer(login);
     }

@@ -30,6 +30,8 @@ pub struct Metrics {
     pub client_connections: u64,
     /// Gauge: upstream connections, handshakes included.
     pub upstream_connections: u64,
+    /// Gauge: upstream connections by backend, handshakes included.
+    pub backend_connections: Vec<u64>,
     /// Gauge: channels that clients have open.
     pub client_channels: u64,
     /// Gauge: channels open upstream, idle ones included.
@@ -86,6 +88,8 @@ pub struct Metrics {
     pub hand_offs: u64,
     /// Bindings lost with their connection, whose channels went on.
     pub resumes: u64,
+    /// Sessions that went from one member of their farm to another.
+    pub session_moves: u64,
     /// Publishes answered with basic.nack because their connection was lost.
     pub lost_publishes: u64,
 }
@@ -120,10 +124,14 @@ impl Metrics {
             (&mut self.barriers, o.barriers),
             (&mut self.hand_offs, o.hand_offs),
             (&mut self.resumes, o.resumes),
+            (&mut self.session_moves, o.session_moves),
             (&mut self.lost_publishes, o.lost_publishes),
         ] {
             *mine += theirs;
         }
+        let backends = self.backend_connections.len().max(o.backend_connections.len());
+        self.backend_connections.resize(backends, 0);
+        self.backend_connections.iter_mut().zip(&o.backend_connections).for_each(|(m, t)| *m += t);
         self.memory_octets.iter_mut().zip(&o.memory_octets).for_each(|(m, t)| *m += t);
         let pairs = self.client_closes.iter_mut().zip(&o.client_closes);
         pairs.chain(self.upstream_closes.iter_mut().zip(&o.upstream_closes)).for_each(|(m, t)| *m += t);

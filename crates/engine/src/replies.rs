@@ -210,7 +210,7 @@ impl Engine {
     fn noted(&mut self, id: ChannelId, up: UpChannelId, note: &Note, method: Method<'_>) {
         match (note, method) {
             (Note::Declare { exclusive, lasting, kind }, Method::QueueDeclareOk(ok)) => {
-                self.named(id);
+                self.queue_named(id);
                 self.queue_declared(id, ok.queue, *exclusive, *lasting);
                 if let Some(kind) = kind {
                     self.queue_is_new(id, ok.queue, *kind);
@@ -233,7 +233,7 @@ impl Engine {
     }
 
     /// A declare is answered: empty names mean its queue from now on.
-    fn named(&mut self, id: ChannelId) {
+    fn queue_named(&mut self, id: ChannelId) {
         if let Some(channel) = self.channels.get_mut(id) {
             channel.naming = channel.naming.saturating_sub(1);
         }
@@ -246,10 +246,9 @@ impl Engine {
         if let (Some(auto_delete), Some(session)) = (exclusive, self.sessions.get_mut(session)) {
             session.exclusive.entry(name.into()).or_insert(Exclusive { auto_delete, consumed: false });
         }
-        let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get_mut(t));
-        match (tenant, lasting) {
-            (Some(tenant), Some(true)) => tenant.lasting.insert(name),
-            (Some(tenant), Some(false)) => tenant.lasting.remove(name),
+        match (self.known_mut(id), lasting) {
+            (Some(known), Some(true)) => known.lasting.insert(name),
+            (Some(known), Some(false)) => known.lasting.remove(name),
             _ => {}
         }
     }
@@ -279,8 +278,8 @@ impl Engine {
             session.exclusive.remove(name);
         }
         self.queue_is_new(id, name, Kind::Other);
-        if let Some(tenant) = self.channel_tenant(id) {
-            self.tenants[tenant].lasting.remove(name);
+        if let Some(known) = self.known_mut(id) {
+            known.lasting.remove(name);
         }
     }
 

@@ -43,7 +43,8 @@ pub(crate) struct Lost {
     current: bool,
 }
 
-/// Complete publishes of which nothing was written yet, and how many there are, by channel number.
+/// Complete publishes of which nothing was written yet, and how many there are, by channel number. A number that was used
+/// again means its last owner.
 #[derive(Default)]
 struct Unsent(BTreeMap<u16, (Vec<u8>, u64)>);
 
@@ -58,9 +59,14 @@ impl Unsent {
             at = frame.end;
             let number = frame.channel;
             if frame.kind == FRAME_METHOD {
-                match method_id(frame.payload(frames)) == Some(basic::PUBLISH) {
+                let method = method_id(frame.payload(frames));
+                match method == Some(basic::PUBLISH) {
                     true => _ = publishing.insert(number),
                     false => _ = publishing.remove(&number),
+                }
+                if method == Some(channel::OPEN) {
+                    // What stands before it is another's, whose channel the broker has closed meanwhile.
+                    unsent.0.remove(&number);
                 }
             }
             if publishing.contains(&number) && matches!(frame.kind, FRAME_METHOD | FRAME_HEADER | FRAME_BODY)
@@ -167,7 +173,7 @@ impl Engine {
             .consumers
             .iter()
             .filter(|c| c.up == up)
-            .any(|c| c.reply_to && state.has_published || c.stream);
+            .any(|c| c.reply_to && state.has_published || c.has_lost_its_place());
         half_told
             || unknown
             || channel.tx.as_ref().is_some_and(|tx| tx.has_begun())
@@ -511,5 +517,35 @@ impl Channel {
     /// Whether something waits for a binding.
     fn needs_binding(&self) -> bool {
         !self.again.is_empty() || !self.held.is_empty() || !self.consumers.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_wire::content::{BasicProperties, write_content};
+
+    fn publish(channel: u16, body: &[u8], out: &mut Vec<u8>) {
+        let method = basic::Publish { exchange: b"", routing_key: b"q", mandatory: false, immediate: false };
+        Method::BasicPublish(method).write(channel, out);
+        write_content(channel, &BasicProperties::default(), body, 4096, out);
+    }
+
+    #[test]
+    fn what_was_not_sent_is_its_owners() {
+        let mut frames = Vec::new();
+        // The rest of a content, whose beginning was written.
+        warren_wire::content::write_body(1, b"rest", &mut frames);
+        publish(1, b"another's", &mut frames);
+        publish(2, b"kept", &mut frames);
+        Method::ChannelCloseOk.write(1, &mut frames);
+        Method::ChannelOpen.write(1, &mut frames);
+        let mut own = Vec::new();
+        publish(1, b"own", &mut own);
+        publish(1, b"own", &mut own);
+        frames.extend_from_slice(&own);
+        let unsent = Unsent::of(&frames);
+        assert_eq!(unsent.0.get(&1), Some(&(own, 2)));
+        assert_eq!(unsent.0.get(&2).map(|u| u.1), Some(1));
     }
 }

@@ -5,8 +5,10 @@
 use warren_wire::table::{Table, Value};
 
 use crate::engine::Engine;
-use crate::ids::{ChannelId, UpChannelId};
+use crate::ids::{ChannelId, UpChannelId, UpstreamId};
 use crate::switch::Need;
+use crate::tenant::{Known, Names};
+use crate::upstream::Purpose;
 
 /// What is risky about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +41,15 @@ impl Engine {
     /// Where a request about a queue must run, which is risky unless the queue is a classic one.
     pub(crate) fn need_for_risk(&self, id: ChannelId, queue: &[u8], risk: Risk) -> Need {
         let need = self.need_for_queue(id, queue);
-        let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get(t));
-        let known = tenant.is_some_and(|t| t.classic.contains(queue) || t.safe.contains(&key(risk, queue)));
+        let safe = |k: &Known| k.classic.contains(queue) || k.safe.contains(&key(risk, queue));
+        let known = self.known(id).is_some_and(safe);
         if need == Need::Lane || known { need } else { Need::Quarantine }
     }
 
     /// A risky request went well.
     pub(crate) fn is_safe(&mut self, id: ChannelId, queue: &[u8], risk: Risk) {
-        let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get_mut(t));
-        if let Some(tenant) = tenant.filter(|t| !t.classic.contains(queue)) {
-            tenant.safe.insert(&key(risk, queue));
+        if let Some(known) = self.known_mut(id).filter(|k| !k.classic.contains(queue)) {
+            known.safe.insert(&key(risk, queue));
         }
     }
 
@@ -63,9 +64,9 @@ impl Engine {
 
     /// A queue was declared or deleted: what was known of one of its name counts no more.
     pub(crate) fn queue_is_new(&mut self, id: ChannelId, queue: &[u8], kind: Kind) {
-        let Some(tenant) = self.channel_tenant(id).and_then(|t| self.tenants.get_mut(t)) else { return };
-        RISKS.iter().for_each(|risk| tenant.safe.remove(&key(*risk, queue)));
-        for (names, of) in [(&mut tenant.classic, Kind::Classic), (&mut tenant.streams, Kind::Stream)] {
+        let Some(known) = self.known_mut(id) else { return };
+        RISKS.iter().for_each(|risk| known.safe.remove(&key(*risk, queue)));
+        for (names, of) in [(&mut known.classic, Kind::Classic), (&mut known.streams, Kind::Stream)] {
             if kind == of {
                 names.insert(queue);
             } else {
@@ -76,8 +77,30 @@ impl Engine {
 
     /// Whether a queue is known to be a stream. What its consumers may not do shows only when they do it (nack).
     pub(crate) fn is_stream(&self, id: ChannelId, queue: &[u8]) -> bool {
-        let tenant = self.channel_tenant(id).and_then(|t| self.tenants.get(t));
-        tenant.is_some_and(|t| t.streams.contains(queue))
+        self.known(id).is_some_and(|k| k.streams.contains(queue))
+    }
+
+    /// What is known of the queues that a channel can name. A queue is the same for all users, so they share it.
+    pub(crate) fn known(&self, id: ChannelId) -> Option<&Known> {
+        let tenant = self.tenants.get(self.channel_tenant(id)?)?;
+        self.farms[tenant.farm].known.get(&tenant.vhost)
+    }
+
+    pub(crate) fn known_mut(&mut self, id: ChannelId) -> Option<&mut Known> {
+        let tenant = self.tenants.get(self.channel_tenant(id)?)?;
+        Some(self.farms[tenant.farm].known.entry(tenant.vhost.clone()).or_default())
+    }
+
+    /// A broker has closed a connection for cause on which nothing was at risk, as far as was known: something that was
+    /// known is known no more (a queue was declared anew past this worker), and so what is risky is tried apart again.
+    pub(crate) fn doubt_what_is_safe(&mut self, id: UpstreamId) {
+        let upstream = &self.upstreams[id];
+        let shared = !matches!(upstream.purpose, Purpose::Lane | Purpose::Quarantine);
+        if let Some(tenant) = upstream.tenant.filter(|_| shared).and_then(|t| self.tenants.get(t))
+            && let Some(known) = self.farms[tenant.farm].known.get_mut(&tenant.vhost)
+        {
+            (known.classic, known.safe) = (Names::default(), Names::default());
+        }
     }
 }
 

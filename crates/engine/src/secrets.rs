@@ -10,6 +10,7 @@ use crate::dial;
 use crate::engine::Engine;
 use crate::ids::{SessionId, UpstreamId};
 use crate::session::Credentials;
+use crate::tenant::NodeId;
 use crate::upstream::Stage;
 
 /// Class and method of connection.update-secret.
@@ -56,11 +57,10 @@ impl Engine {
         self.tenants[old].last_used = self.now;
         self.tenants[new].sessions += 1;
         self.tenants[new].last_used = self.now;
-        let channels = &self.channels;
-        let moves = |c: &crate::ids::ChannelId| channels.get(*c).is_some_and(|c| c.session == id);
-        let (moved, stay) = std::mem::take(&mut self.tenants[old].waiting).into_iter().partition(moves);
-        self.tenants[old].waiting = stay;
-        self.tenants[new].waiting.extend::<std::collections::VecDeque<_>>(moved);
+        if let Some(backend) = self.sessions[id].node() {
+            let (from, to) = (NodeId { tenant: old, backend }, NodeId { tenant: new, backend });
+            self.change_node(id, from, to);
+        }
         self.dial_lane_anew(id);
         let session = &mut self.sessions[id];
         session.deadline = None;

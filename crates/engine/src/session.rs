@@ -6,11 +6,12 @@ use zeroize::Zeroizing;
 
 use crate::allowances::Pass;
 use crate::api::Peer;
-use crate::config::{CloseMode, OnLoss};
+use crate::config::{BackendId, CloseMode, FarmId, OnLoss};
 use crate::dedicated::Dedicated;
 use crate::ids::{ChannelId, LoginId, TenantId, UpstreamId};
 use crate::numbers::SessionChannels;
 use crate::outbox::Outbox;
+use crate::tenant::NodeId;
 use crate::time::Time;
 
 /// What a session is doing. Handshake, then [`Phase::Running`], then one of the endings.
@@ -121,6 +122,8 @@ pub struct HandOff {
     pub unsent: Vec<u8>,
     pub(crate) peer: Peer,
     pub(crate) credentials: Credentials,
+    /// The member of a farm whose turn it was when it came.
+    pub(crate) turn: Option<(FarmId, BackendId)>,
     /// When the broker accepted the credentials.
     pub(crate) verified_at: Option<Time>,
     pub(crate) capabilities: Capabilities,
@@ -160,6 +163,8 @@ pub(crate) struct Session {
     /// Answers that are owed for that: a client may say several before it hears of the first.
     pub(crate) rekeys: u32,
     pub(crate) tenant: Option<TenantId>,
+    /// The member of a farm whose turn it was when it came; once it is let in, the node that it belongs to.
+    pub(crate) turn: Option<(FarmId, BackendId)>,
     pub(crate) vhost: Box<str>,
     pub(crate) capabilities: Capabilities,
     pub(crate) tune: Tune,
@@ -228,6 +233,16 @@ impl Session {
     /// Whether it waits for what the broker says of these credentials.
     pub(crate) fn asks_about(&self, login: LoginId) -> bool {
         self.phase == Phase::Verifying || self.phase == Phase::Running && self.rekeying == Some(login)
+    }
+
+    /// The node that it belongs to, once it is let in.
+    pub(crate) fn node(&self) -> Option<BackendId> {
+        self.turn.filter(|_| self.tenant.is_some()).map(|(_, backend)| backend)
+    }
+
+    /// The same with its tenant.
+    pub(crate) fn place(&self) -> Option<NodeId> {
+        self.tenant.zip(self.node()).map(|(tenant, backend)| NodeId { tenant, backend })
     }
 
     /// Whether frames pass as they are between it and an upstream connection of its own.

@@ -16,7 +16,7 @@ use warren_wire::table::Table;
 
 use crate::channel::{Channel, Consumer, ConsumerState, Content, Mode, Standing, Switch};
 use crate::engine::Engine;
-use crate::ids::{ChannelId, TenantId, UpChannelId};
+use crate::ids::{ChannelId, UpChannelId};
 use crate::timers::TimerKey;
 use crate::upstream::{Incoming, Note, Pending, Purpose, UpChannel};
 
@@ -255,8 +255,7 @@ impl Engine {
 
     /// Whether a queue is known to outlive its last consumer.
     pub(crate) fn lasts(&self, id: ChannelId, queue: &[u8]) -> bool {
-        let lasts = |t: TenantId| self.tenants[t].lasting.contains(queue);
-        self.channel_tenant(id).is_some_and(lasts)
+        self.known(id).is_some_and(|k| k.lasting.contains(queue))
     }
 
     /// cancel-ok for a consumer that is being moved: it begins again on the current binding.
@@ -311,6 +310,7 @@ impl Engine {
         state.dirty = true;
         state.unproven = true;
         let note = Note::Consume { tag: consumer.tag.clone() };
+        let arguments = consumer.arguments_again();
         state.pending.push_back(Pending::Own(basic::CONSUME, note, None));
         let method = Method::BasicConsume(basic::Consume {
             queue: &consumer.queue,
@@ -319,7 +319,7 @@ impl Engine {
             no_ack: consumer.no_ack,
             exclusive: consumer.exclusive,
             no_wait: false,
-            arguments: Table::from_encoded(&consumer.arguments).unwrap_or(Table::EMPTY),
+            arguments: Table::from_encoded(&arguments).unwrap_or(Table::EMPTY),
         });
         let (upstream, number) = (state.upstream, state.number);
         if let Some(upstream) = self.upstreams.get_mut(upstream) {

@@ -18,6 +18,12 @@ pub(crate) fn put_str(table: &mut Vec<u8>, key: &str, value: &str) {
     put_long(table, value.as_bytes());
 }
 
+/// Adds a signed integer of eight octets.
+pub(crate) fn put_int(table: &mut Vec<u8>, key: &str, value: i64) {
+    put_key(table, key, b'l');
+    table.extend_from_slice(&value.to_be_bytes());
+}
+
 /// Adds a table.
 pub(crate) fn put_table(table: &mut Vec<u8>, key: &str, entries: &[u8]) {
     put_key(table, key, b'F');

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::config::FarmId;
+use crate::config::{BackendId, FarmId};
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpstreamId};
 use crate::quota::Quota;
 use crate::session::{Credentials, Tune};
@@ -34,12 +34,14 @@ pub(crate) struct FarmState {
     pub(crate) curious: Vec<SessionId>,
     /// Connection attempts that learn the properties.
     pub(crate) learning: usize,
-    /// Member to try next.
-    pub(crate) next_backend: usize,
+    /// Attempts in a row that have failed, with every member.
     pub(crate) failures: u32,
     /// No new attempt before this moment.
     pub(crate) retry_at: Option<Time>,
-    pub(crate) last_error: String,
+    /// What is known of its members.
+    pub(crate) members: BTreeMap<BackendId, MemberState>,
+    /// Turns of sessions that did not come in: others take them, so that the spread stays even.
+    pub(crate) turns: Vec<BackendId>,
     /// Inquiries that are being made.
     pub(crate) inquiring: usize,
     /// Of these, refused ones, that count on for a moment.
@@ -51,7 +53,20 @@ pub(crate) struct FarmState {
     /// Connections that are being made for pools and lanes.
     pub(crate) dialling: usize,
     /// Those who want one while enough others are being made.
-    pub(crate) dials: VecDeque<TenantId>,
+    pub(crate) dials: VecDeque<NodeId>,
+    /// What is known of queues, by virtual host.
+    pub(crate) known: BTreeMap<Box<str>, Known>,
+}
+
+/// What is known of one member of a farm, beside [`crate::balance`].
+#[derive(Default)]
+pub(crate) struct MemberState {
+    /// Connections to it that could not be made, in a row.
+    pub(crate) failures: u32,
+    /// No new connection to it before this moment.
+    pub(crate) retry_at: Option<Time>,
+    /// What became of the last one that could not be made, and when.
+    pub(crate) last_error: Option<(Time, String)>,
 }
 
 /// What a broker is asked before a session may run.
@@ -87,7 +102,7 @@ pub(crate) struct Login {
     pub(crate) quota: Option<Quota>,
 }
 
-/// The pools of one farm, virtual host and credentials.
+/// The pools of one farm, virtual host and credentials. What it knows holds for all nodes of the farm.
 pub(crate) struct Tenant {
     pub(crate) login: LoginId,
     pub(crate) farm: FarmId,
@@ -98,16 +113,17 @@ pub(crate) struct Tenant {
     pub(crate) proving: Option<UpstreamId>,
     /// It is among the farm's inquiries that wait.
     pub(crate) queued: bool,
-    /// It is among those who want a connection while enough others are being made.
-    pub(crate) dials: bool,
     /// Sessions that wait for it.
     pub(crate) entering: Vec<SessionId>,
-    /// Shared connections, opening ones included, oldest first.
-    pub(crate) upstreams: Vec<UpstreamId>,
-    /// Channels that wait for a binding, in order.
-    pub(crate) waiting: VecDeque<ChannelId>,
+    /// What it has at each member of the farm that it has used.
+    pub(crate) nodes: BTreeMap<BackendId, Node>,
     pub(crate) sessions: usize,
     pub(crate) last_used: Time,
+}
+
+/// What is known of the queues of a virtual host, whoever has declared them.
+#[derive(Default)]
+pub(crate) struct Known {
     /// Queues known to outlive their last consumer, by name.
     pub(crate) lasting: Names,
     /// Queues known to be classic ones, by name.
@@ -118,6 +134,51 @@ pub(crate) struct Tenant {
     pub(crate) safe: Names,
 }
 
+impl Tenant {
+    /// Whether channels wait anywhere.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.nodes.values().any(|n| !n.waiting.is_empty())
+    }
+
+    /// Shared connections to all nodes.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = UpstreamId> {
+        self.nodes.values().flat_map(|n| n.upstreams.iter().copied())
+    }
+}
+
+/// A tenant at one member of its farm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NodeId {
+    pub(crate) tenant: TenantId,
+    pub(crate) backend: BackendId,
+}
+
+/// What a tenant has at one member of its farm. All bindings of a session are at the same one.
+#[derive(Default)]
+pub(crate) struct Node {
+    /// Shared connections, opening ones included, oldest first.
+    pub(crate) upstreams: Vec<UpstreamId>,
+    /// Channels that wait for a binding, in order.
+    pub(crate) waiting: VecDeque<ChannelId>,
+    /// Sessions that belong here.
+    pub(crate) sessions: usize,
+    pub(crate) last_used: Time,
+    /// It is among those who want a connection while enough others are being made.
+    pub(crate) dials: bool,
+}
+
+impl Node {
+    pub(crate) const fn new() -> Node {
+        Node {
+            upstreams: Vec::new(),
+            waiting: VecDeque::new(),
+            sessions: 0,
+            last_used: Time(0),
+            dials: false,
+        }
+    }
+}
+
 /// A bounded set of names; the oldest is forgotten first.
 #[derive(Default)]
 pub(crate) struct Names {
@@ -125,7 +186,7 @@ pub(crate) struct Names {
     set: std::collections::BTreeSet<Box<[u8]>>,
 }
 
-/// Names remembered per tenant: enough for any sensible number of queues, about 1 MB at worst.
+/// Names remembered per virtual host: enough for any sensible number of queues, about 1 MB at worst.
 const MAX_NAMES: usize = 4096;
 
 impl Names {

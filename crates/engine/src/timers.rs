@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::ids::{ChannelId, LoginId, SessionId, TenantId, UpChannelId, UpstreamId};
 use crate::session::Phase;
 use crate::time::Time;
+use crate::tries::room_beside;
 use crate::upstream::{Purpose, Stage};
 
 /// What a timer looks at.
@@ -118,12 +119,11 @@ impl Engine {
                 let of_login = session.login.and_then(|l| self.logins.get(l)).map(|l| l.farm);
                 let farm = session.dedicated.as_ref().map(|d| d.farm).filter(|_| of_login.is_none());
                 let farm = of_login.or(farm).unwrap_or(0);
-                let (name, state) = (&self.config.farms[farm].name, &self.farms[farm]);
+                let name = &self.config.farms[farm].name;
                 let waited = self.config.limits.wait_limit.as_secs();
-                let detail = format!(
-                    "no broker of farm {name} answered within {waited} s; last error: {}",
-                    if state.last_error.is_empty() { "none, it is slow" } else { &state.last_error }
-                );
+                let mut detail = format!("no broker of farm {name} answered within {waited} s; last error: ");
+                let tried = self.what_was_tried(farm, room_beside(detail.len()));
+                detail.push_str(if tried.is_empty() { "none, it is slow" } else { &tried });
                 self.close_session(id, 320, &reply::text(320, &detail), (0, 0), close::UPSTREAM);
             }
             _ if session.relays() => self.relay_too_late(id),
@@ -215,12 +215,16 @@ impl Engine {
             Stage::Ended => self.commands.push_back(Command::Abort(Link::Upstream(id))),
             Stage::Ready => {}
             stage => {
+                let limit = self.config.limits.connect_timeout;
                 let doing = match stage {
-                    Stage::Connecting => "it was not connected in time",
-                    Stage::Closing => "connection.close was not answered",
-                    _ => "the broker did not answer the handshake in time",
+                    Stage::Connecting => "it was not connected in time".to_owned(),
+                    Stage::Closing => "connection.close was not answered".to_owned(),
+                    Stage::Greeting if self.has_others(id) => {
+                        format!("it took the connection, and said nothing within {limit:?}")
+                    }
+                    _ => "the broker did not answer the handshake in time".to_owned(),
                 };
-                self.abort_upstream(id, dial::LOST, doing);
+                self.abort_upstream(id, dial::LOST, &doing);
             }
         }
     }
@@ -261,10 +265,10 @@ impl Engine {
             return;
         }
         if let Some(tenant) = upstream.tenant.and_then(|t| self.tenants.get(t)) {
-            let used = tenant.sessions > 0 || self.now.since(tenant.last_used) < limits.auth_ttl;
-            let others =
-                tenant.upstreams.iter().any(|u| *u != id && self.upstreams[*u].stage == Stage::Ready);
-            let waited_for = !tenant.waiting.is_empty() || !tenant.entering.is_empty();
+            let Some(node) = tenant.nodes.get(&upstream.backend) else { return };
+            let used = node.sessions > 0 || self.now.since(node.last_used) < limits.auth_ttl;
+            let others = node.upstreams.iter().any(|u| *u != id && self.upstreams[*u].stage == Stage::Ready);
+            let waited_for = !node.waiting.is_empty() || !tenant.entering.is_empty();
             if waited_for || used && !others {
                 return;
             }

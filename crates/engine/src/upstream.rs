@@ -14,6 +14,7 @@ use crate::session::Tune;
 use crate::sources::Sources;
 use crate::tags::TagSet;
 use crate::time::Time;
+use crate::tries::Tries;
 
 /// What an upstream connection is for. Brokers stop reading a whole connection whose publishing is held back, so
 /// publishing and consuming do not share one.
@@ -74,6 +75,8 @@ pub(crate) struct Upstream {
     pub(crate) backend: BackendId,
     pub(crate) stage: Stage,
     pub(crate) purpose: Purpose,
+    /// Members that were tried before this one; `None`: it has to be this one.
+    pub(crate) tries: Option<Box<Tries>>,
     /// It counts among its farm's inquiries.
     pub(crate) inquires: bool,
     /// It counts among those that are being made for pools and lanes.
@@ -265,6 +268,8 @@ pub(crate) struct UpChannel {
     pub(crate) unacked: TagSet,
     pub(crate) pending: VecDeque<Pending>,
     pub(crate) incoming: Incoming,
+    /// The consumer whose message's header comes next and is to be looked at.
+    pub(crate) heading: u32,
     /// The prefetch that was told to it last, for consumers and for the channel.
     pub(crate) applied_prefetch: Option<u16>,
     pub(crate) applied_global: Option<u16>,

@@ -5,7 +5,7 @@
 //! - [`warren`]: the proxy under test, as a process.
 //! - [`peer`]: an AMQP client made of frames, which can do what no decent client does.
 //! - [`clients`]: the real clients in other languages, with the job they all do.
-//! - [`relay`]: a way to a broker that can become a black hole.
+//! - [`relay`]: a way to a broker that can become a black hole; [`hole`]: an address that does not answer.
 //! - [`certificates`]: an authority and what it signs, for TLS.
 //! - [`both_ways`]: the same test against the broker and through Warren.
 //!
@@ -14,6 +14,7 @@
 
 pub mod certificates;
 pub mod clients;
+pub mod hole;
 pub mod peer;
 mod ports;
 pub mod rabbit;

@@ -1,13 +1,13 @@
-//! Making a connection to a broker: the name is resolved anew each time, its addresses are tried in order, and TLS
+//! Making a connection to a broker: its name is resolved ([`names`]), its addresses are tried in order, and TLS
 //! is spoken where it is configured.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::names;
 use crate::setup::Reach;
 use crate::socket::Socket;
 use crate::tls;
@@ -51,10 +51,12 @@ impl Connector {
 /// Connects to `host`, within `limit` altogether.
 async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
     let deadline = Instant::now() + limit;
-    let addresses: Vec<SocketAddr> = match timeout_at(deadline, lookup_host((host, port))).await {
-        Ok(Ok(found)) => found.collect(),
-        Ok(Err(error)) => return Err(format!("the name {host} cannot be resolved: {error}")),
-        Err(_) => return Err(format!("the name {host} was not resolved within {limit:?}")),
+    let addresses = match timeout_at(deadline, names::addresses(host, port)).await {
+        Ok(found) => found?,
+        Err(_) => {
+            let servers = names::servers();
+            return Err(format!("the name {host} was not resolved within {limit:?} (asked {servers})"));
+        }
     };
     let mut failures = Vec::new();
     for (i, address) in addresses.iter().enumerate() {

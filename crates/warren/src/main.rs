@@ -8,7 +8,7 @@
 //! 2. [`limits`], [`logging`]: what the process needs before it serves; [`seats`]: how many connections it may have.
 //! 3. [`listen`]: the listening sockets. They are open before anything else runs.
 //! 4. [`worker`]: N threads. Each owns an engine, its sockets ([`socket`], [`tls_stream`]) and its connections to
-//!    brokers ([`connect`], [`tls`]).
+//!    brokers ([`connect`], [`names`], [`tls`]).
 //! 5. [`control`]: the main thread: metrics and health over HTTP, signals ([`signals`]), the end.
 
 mod admission;
@@ -20,6 +20,7 @@ mod file;
 mod limits;
 mod listen;
 mod logging;
+mod names;
 mod options;
 mod seats;
 mod setup;
@@ -39,10 +40,12 @@ use admission::Admission;
 use anyhow::Context;
 use connect::Connector;
 use control::Control;
+use control::backends::Backends;
 use options::{Refusal, Wanted};
 use seats::Seats;
 use setup::{Place, Setup};
 use tokio::runtime::Handle;
+use warren_engine::balance::Balance;
 use worker::clock::Clock;
 
 /// Gives the memory of a crowd back when it has left. The system's allocator would keep most of it: it gives back from
@@ -123,7 +126,7 @@ fn run(setup: &Setup, connectors: Vec<Connector>, words: Option<&str>) -> anyhow
     if let Some(words) = words {
         tracing::info!("{words}");
     }
-    control.run(proxy.http, proxy.workers, proxy.admission, setup.stopping)
+    control.run(proxy.http, proxy.workers, proxy.backends, proxy.admission, setup.stopping)
 }
 
 /// A proxy that serves clients; its metrics are not served yet.
@@ -132,6 +135,7 @@ struct Proxy {
     clients: String,
     http: Vec<TcpListener>,
     workers: Vec<worker::Handle>,
+    backends: Backends,
     admission: Arc<Admission>,
 }
 
@@ -154,9 +158,10 @@ impl Proxy {
         let admission = Admission::new(&config, setup.auth.as_ref(), runtime, clock);
         let config = Arc::new(config);
         let connectors: Arc<[Connector]> = connectors.into();
-        let workers =
-            worker::start_all(setup.workers, &config, &connectors, &clients, clock, &seats, &admission)?;
+        let balance = Arc::new(Balance::new(&config));
+        let backends = Backends { config, balance, connectors, clock };
+        let workers = worker::start_all(setup.workers, &backends, &clients, &seats, &admission)?;
         // `clients` is dropped here: every worker has its own duplicate.
-        Ok(Proxy { clients: listen::names(&clients), http, workers, admission })
+        Ok(Proxy { clients: listen::names(&clients), http, workers, backends, admission })
     }
 }

@@ -128,7 +128,14 @@ pub struct Consumer {
     /// Where the last delivery that was not a second one stood among all that the broker took.
     pub last: u64,
     /// Taken back by the broker while they were, perhaps, on their way here.
-    pub orphans: Vec<MsgId>,
+    pub orphans: Vec<(MsgId, u64)>,
+}
+
+impl Consumer {
+    /// Whether its client has left its name to the broker and does not know it yet.
+    pub fn is_unnamed(&self) -> bool {
+        self.tag.is_empty() && self.life == Life::Asked
+    }
 }
 
 /// A queue of this channel's own, whose content nobody else touches.

@@ -172,7 +172,12 @@ impl Channel {
         if consumer.no_ack {
             return Ok(());
         }
-        if let Some(orphan) = consumer.orphans.iter().position(|&orphan| orphan == id) {
+        // What comes before recover-ok is not what the broker delivered after it.
+        let (recovering, before) = (self.recovering, self.recovers_before);
+        let here = |recover: u64| !recovering || recover <= before;
+        if let Some(orphan) =
+            consumer.orphans.iter().position(|&(orphan, recover)| orphan == id && here(recover))
+        {
             consumer.orphans.swap_remove(orphan);
             self.held.insert(tag, Held { msg: id, consumer: Some(place), hold: Hold::Unsure });
             return Ok(());

@@ -6,7 +6,7 @@ use warren_wire::frame::{PROTOCOL_HEADER, next_frame};
 use warren_wire::method::{connection, split_id};
 use warren_wire::table::Table;
 
-use super::channel::State;
+use super::channel::{Channel, Life, State};
 use super::plan::Login;
 use super::{Client, Ctx};
 use crate::cover::Path;
@@ -14,7 +14,7 @@ use crate::oracle::Check;
 use crate::oracle::message::Fate;
 
 /// With more memory than that, whatever clients publish fits.
-const LITTLE_MEMORY: usize = 64 << 20;
+pub(super) const LITTLE_MEMORY: usize = 64 << 20;
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,10 +151,10 @@ impl Client {
         let method = u32::from(close.class_id) << 16 | u32::from(close.method_id);
         if refused && matches!(self.stage, Stage::LoggingIn | Stage::Opening) {
             ctx.cover.hit(if code == 403 { Path::LoginRefused } else { Path::VhostRefused });
-        } else if self.doom == Some((code, method))
-            || self.waited_in_vain(&close, ctx)
-            || self.is_too_much(&close, ctx)
-        {
+        } else if self.waited_in_vain(&close, ctx) || self.is_too_much(&close, ctx) {
+            self.publishes_are_lost(ctx);
+            ctx.cover.hit(Path::ConnectionError);
+        } else if self.doom == Some((code, method)) {
             ctx.cover.hit(Path::ConnectionError);
         } else {
             let due = self.doom.map(|(code, method)| (code, split_id(method)));
@@ -173,7 +173,13 @@ impl Client {
     /// Where caps are low, clients wait for each other, and a client's channels for each other: what waits for too long is
     /// refused.
     fn waited_in_vain(&self, close: &connection::Close<'_>, ctx: &Ctx<'_>) -> bool {
-        let waits = self.doom.is_some() || self.vanishing || self.waits_for().is_some();
+        let mut live = self.channels.iter().filter(|c| c.state != State::Free);
+        let publishes = live.any(|c| ctx.oracle.chans[c.chan].has_outstanding());
+        // A consumer that is to begin again waits for a binding, and its client for nothing.
+        let consumes = |c: &Channel| c.consumers.iter().any(|c| c.life != Life::Ended);
+        let resumes = ctx.scenario.misfortune.is_some() && self.channels.iter().any(consumes);
+        let own = self.doom.is_some() || self.vanishing;
+        let waits = own || publishes || resumes || self.waits_for().is_some();
         let text = String::from_utf8_lossy(close.reply_text);
         ctx.scenario.tight && close.reply_code == 506 && waits && text.contains("none became free within")
     }
@@ -187,8 +193,8 @@ impl Client {
         close.reply_code == 506 && little && several && text.contains("several large publishes")
     }
 
-    /// Whether `unread`, which came and was not read when the client vanished, tells it that it has waited in vain: then
-    /// what it published is given up.
+    /// Whether `unread`, which came and was not read when the client vanished, tells it that it has waited in vain, or that
+    /// there is no memory for it: then what it published is given up.
     pub(super) fn was_refused(&self, unread: &[u8], ctx: &Ctx<'_>) -> bool {
         let octets = [&self.rx, unread].concat();
         let mut at = 0;
@@ -197,7 +203,9 @@ impl Client {
             if frame.channel == 0
                 && let Ok(Method::ConnectionClose(close)) = Method::parse(frame.payload(&octets))
             {
-                return self.waited_in_vain(&close, ctx);
+                let text = String::from_utf8_lossy(close.reply_text);
+                let slow = ctx.scenario.limits.memory <= LITTLE_MEMORY && text.contains("read fast enough");
+                return slow || self.waited_in_vain(&close, ctx) || self.is_too_much(&close, ctx);
             }
         }
         false

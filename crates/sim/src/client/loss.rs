@@ -27,6 +27,8 @@ pub struct Loss {
     pub cut: Option<Cut>,
     /// One session had it for itself.
     pub lane: bool,
+    /// The broker goes on with what it has received of it.
+    pub lingers: bool,
     /// Consumers on it.
     pub tags: Vec<Vec<u8>>,
     /// The code of connection.close, if it is one that somebody is to blame for.
@@ -287,6 +289,9 @@ impl Channel {
             () if self.did[1] && self.consumers.iter().any(replies) => "its reply address is lost",
             () if loss.cut == Some(Cut::Of(self.chan)) => "a content was cut",
             () if loss.cut == Some(Cut::Got) && self.incoming.is_some() => "a content was cut",
+            () if loss.cut == Some(Cut::Unnamed) && self.consumers.iter().any(Consumer::is_unnamed) => {
+                "a content was cut"
+            }
             () if self.murky => "it lost what it speaks of",
             () => return None,
         })
@@ -308,19 +313,38 @@ impl Channel {
             }
         }
         // The queue of a consumer that it has cancelled may go before what was asked of it earlier is asked again.
-        let ends = |c: &Consumer| c.life == Life::Cancelling && loss.tags.contains(&c.tag);
+        let ends = |c: &Consumer| c.life != Life::Ended && loss.tags.contains(&c.tag);
         let mut ending = self.consumers.iter().filter(|c| ends(c));
-        self.murky |= !self.expect.is_empty() && ending.any(|c| ctx.oracle.queues[c.queue].deleted);
+        if ending.any(|c| ctx.oracle.queues[c.queue].deleted) {
+            // It may begin again before its cancel, or the end of its queue, goes on its way, and is refused.
+            ctx.oracle.loosen(self.chan, u64::MAX);
+            self.murky = true;
+        }
         let Some(own) = &mut self.own else { return false };
         own.content = None;
         let (queue, auto_delete) = (own.queue, own.auto_delete);
         let here = |c: &Consumer| c.life == Life::Asked || loss.tags.contains(&c.tag);
         let consumed = self.consumers.iter().any(|c| c.queue == queue && c.life != Life::Ended && here(c));
+        // A consumer that is refused when it begins again costs the channel the binding that it comes to, and with it the
+        // queue that goes with its last consumer there.
+        let refused = |c: &Consumer| {
+            let lost = c.queue != queue && c.life != Life::Ended && loss.tags.contains(&c.tag);
+            lost && ctx.oracle.queues[c.queue].deleted
+        };
+        let consumes = |c: &Consumer| c.queue == queue && c.life != Life::Ended;
+        if auto_delete && self.consumers.iter().any(consumes) && self.consumers.iter().any(refused) {
+            ctx.oracle.queues[queue].owner = None;
+            self.queue_is_gone(ctx);
+            return true;
+        }
         if ctx.oracle.queues[queue].exclusive {
             // Its session is closed for it.
             self.murky |= loss.lane;
             return false;
         }
+        // A consumer may begin after its connection was lost, and end with it.
+        let may_begin = loss.lingers && self.consumers.iter().any(consumes);
+        self.murky |= auto_delete && may_begin;
         if auto_delete && consumed {
             self.queue_is_gone(ctx);
         }
@@ -372,9 +396,14 @@ impl Channel {
             |held: &&mut Held| held.msg == back.id && held.hold != Hold::Stale && of_tag(consumers, held);
         let Some(held) = held.filter(fits).min_by_key(|held| held.hold != Hold::Fresh) else {
             let tag = back.tag.as_ref();
-            let live = self.consumers.iter_mut().find(|c| Some(&c.tag) == tag && c.life != Life::Ended);
-            if let Some(consumer) = live {
-                consumer.orphans.push(back.id);
+            let targets = &ctx.oracle.messages[back.id].targets;
+            let named = |c: &&mut Consumer| Some(&c.tag) == tag && c.life != Life::Ended;
+            let unnamed = |c: &Consumer| tag.is_some() && c.is_unnamed() && targets.contains(&c.queue);
+            if let Some(consumer) = self.consumers.iter_mut().find(named) {
+                consumer.orphans.push((back.id, back.recover));
+            } else {
+                let unnamed = self.consumers.iter_mut().filter(|c| unnamed(c));
+                unnamed.for_each(|consumer| consumer.orphans.push((back.id, back.recover)));
             }
             return false;
         };

@@ -158,6 +158,9 @@ impl Client {
             at = frame.end;
             self.frame(frame, frame.payload(&rx), ctx)
                 .map_err(|what| format!("client {} ch {}: {what}", self.me.session, frame.channel))?;
+            if self.vanishing {
+                break; // it reads no more
+            }
         }
         rx.drain(..at);
         self.rx = rx;
@@ -216,6 +219,11 @@ impl Client {
             }
             // The same goes for one that committed an error, and for one that a loss has cost its connection.
             _ if self.behind || self.is_unlucky() || self.excused.is_some() || !self.suspected.is_empty() => self.give_up(ctx),
+            // And for one that there was no memory for.
+            _ if ctx.scenario.stall_every > 0 && ctx.scenario.limits.memory <= handshake::LITTLE_MEMORY => {
+                self.publishes_are_lost(ctx);
+                self.give_up(ctx);
+            }
             // A step of a handshake that takes too long.
             Stage::Fresh | Stage::Greeted | Stage::LoggingIn | Stage::Opening
                 if ctx.now >= self.began + HANDSHAKE_STEP =>

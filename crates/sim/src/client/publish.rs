@@ -188,9 +188,10 @@ impl Channel {
         };
         let doomed = self.doomed;
         let id = self.publish(&publish, me, ctx);
+        let certain = self.mode != Mode::Tx && !self.may_be_ignored(ctx);
         if let Some(own) = self.own.as_mut().filter(|_| !doomed) {
             match &mut own.content {
-                Some(content) if self.mode != Mode::Tx => content.push_back(id),
+                Some(content) if certain => content.push_back(id),
                 // What a transaction holds is not there yet: from now on nobody knows.
                 content => *content = None,
             }

@@ -50,8 +50,9 @@ impl Channel {
 
     /// Whether no delivery can be on its way: ack of 0 covers what the broker has written, seen here or not.
     fn knows_all_deliveries(&self) -> bool {
-        let may_come =
-            |c: &Consumer| c.life != Life::Ended && !c.no_ack && (c.prefetch == 0 || c.unacked < c.prefetch);
+        // One that Warren has moved may be given as much again as its prefetch.
+        let full = |c: &Consumer| c.prefetch > 0 && c.unacked >= 2 * c.prefetch;
+        let may_come = |c: &Consumer| c.life != Life::Ended && !c.no_ack && !full(c);
         let getting = self.expect.iter().any(|e| matches!(e, Expect::Get { .. }));
         !getting && self.incoming.is_none() && !self.consumers.iter().any(may_come)
     }

@@ -37,6 +37,8 @@ pub enum Cut {
     Of(ChanIx),
     /// Of one that has asked for it.
     Got,
+    /// Of one whose client does not know its consumer's name yet.
+    Unnamed,
 }
 
 impl Oracle {

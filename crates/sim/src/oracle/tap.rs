@@ -98,7 +98,7 @@ impl Tap {
         let read = c.written.saturating_sub(unread as u64);
         match &c.contents.iter().find(|content| content.start < read && read < content.end)?.whose {
             Whose::Chan(chan) => Some(Cut::Of(*chan)),
-            Whose::Tag(tag) => oracle.tags.get(tag).map(|&(chan, _)| Cut::Of(chan)),
+            Whose::Tag(tag) => Some(oracle.tags.get(tag).map_or(Cut::Unnamed, |&(chan, _)| Cut::Of(chan))),
             Whose::Got => Some(Cut::Got),
         }
     }

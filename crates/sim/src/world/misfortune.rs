@@ -236,7 +236,8 @@ impl World {
             // One that was got may be any copy of those that went to several queues, or be on its way still.
             let single = message.targets.len() == 1;
             let gets = outside.clients.iter().any(Client::is_getting);
-            let certain = chan.is_some() || back.tag.is_none() && single && !gets;
+            let unnamed = back.tag.is_some() && chan.is_none();
+            let certain = chan.is_some() || unnamed || back.tag.is_none() && single && !gets;
             let mut clients = outside.clients.iter_mut();
             if !certain || !clients.any(|client| client.take_back(&back, chan, &mut outside.ctx)) {
                 outside.ctx.oracle.messages[back.id].slack += 1;

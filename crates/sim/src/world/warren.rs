@@ -28,6 +28,9 @@ use link::{Ending, Session, Upstream};
 /// largest, from each of as many clients as there are at most.
 const LARGEST_PUBLISHES: usize = 12 * 300_000;
 
+/// What channels may have held while they waited for a connection: a little more than 1 MiB for each of six clients.
+const HELD_BY_ALL: usize = 6 * (1 << 20) + 6 * 300_000;
+
 /// What a session may have at least when memory is short, and what is little: with more than that all have what the
 /// limits say.
 const LEAST_SESSION: usize = 4 << 20;
@@ -442,7 +445,7 @@ impl Warren {
                 return Err(format!("{} octets wait for {:?}: more than its budget", s.pending, s.id));
             }
         }
-        let most = limits.upstream_outbox + LARGEST_PUBLISHES;
+        let most = limits.upstream_outbox + LARGEST_PUBLISHES + HELD_BY_ALL;
         for u in self.upstreams.iter_mut().flatten().filter(|u| u.worker == worker) {
             u.pending = engine.outbox(Link::Upstream(u.id)).len();
             if u.pending > most {

@@ -4,6 +4,7 @@
 //! that its sockets are well behaved.
 
 mod clients;
+mod farms;
 mod limits;
 mod queues;
 mod sharing;

@@ -35,6 +35,15 @@ fn lose(way: &Way, loss: Loss) {
     }
 }
 
+/// Loses all connections; afterwards Warren knows.
+fn lose_for_sure(way: &Way, loss: Loss) {
+    let warren = way.warren.as_ref().expect("through Warren");
+    let resumes = || warren.metric("warren_resumes_total");
+    let before = resumes();
+    lose(way, loss);
+    eventually("Warren has noticed", SOON, || resumes() > before);
+}
+
 fn nacked(peer: &mut Peer, first: u64, count: u64) {
     let mut waiting: std::collections::BTreeSet<u64> = (first..first + count).collect();
     while !waiting.is_empty() {
@@ -262,19 +271,19 @@ fn a_channel_goes_on_between_two_transactions() {
         let queue = peer.declare(1, "");
         let commit = |peer: &mut Peer| _ = peer.call(1, &Method::TxCommit, tx::COMMIT_OK);
         peer.call(1, &Method::TxSelect, tx::SELECT_OK);
-        lose(&way, loss); // before the first
+        lose_for_sure(&way, loss); // before the first
         peer.publish(1, &queue, b"one");
         commit(&mut peer);
         peer.consume(1, &queue, "tag", false);
         assert_eq!(peer.delivery(1).text(), "one");
-        lose(&way, loss); // after it, with a consumer
+        lose_for_sure(&way, loss); // after it, with a consumer
         let again = peer.delivery(1);
         assert!(again.redelivered() && again.text() == "one", "{loss:?}: {again:?}");
         peer.ack(1, 1, false); // of the first time: it means nothing any more
         peer.ack(1, 2, false);
         peer.publish(1, &queue, b"undone");
         peer.call(1, &Method::TxRollback, tx::ROLLBACK_OK);
-        lose(&way, loss); // after a rollback: what it acknowledged in vain comes again
+        lose_for_sure(&way, loss); // after a rollback: what it acknowledged in vain comes again
         let again = peer.delivery(1);
         assert!(again.redelivered() && again.text() == "one", "{loss:?}: {again:?}");
         peer.ack(1, again.tag(), false);

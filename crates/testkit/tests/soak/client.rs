@@ -112,7 +112,7 @@ async fn well(address: SocketAddr, way: Way, random: &mut Random) -> lapin::Resu
     }
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     for _ in 0..=random.below(5) {
-        publish(&channel, &queue, usize::try_from(random.below(20_000)).unwrap_or(0)).await?.await?;
+        publish(&channel, &queue, usize::try_from(random.below(20_000)).unwrap_or(0)).await?;
     }
     if way != Way::Publishes {
         consume(&channel, &queue).await?;
@@ -125,14 +125,11 @@ async fn well(address: SocketAddr, way: Way, random: &mut Random) -> lapin::Resu
     connection.close(200, "done".into()).await
 }
 
-async fn publish(
-    channel: &Channel,
-    queue: &str,
-    len: usize,
-) -> lapin::Result<lapin::publisher_confirm::PublisherConfirm> {
+/// Publishes, and waits for the confirm.
+async fn publish(channel: &Channel, queue: &str, len: usize) -> lapin::Result<()> {
     let body = vec![b'x'; len];
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-    channel.basic_publish("".into(), queue.into(), options, &body, properties).await
+    channel.basic_publish("".into(), queue.into(), options, &body, properties).await?.await.map(drop)
 }
 
 /// Takes a message or two, if they come soon: others empty the same queues.

@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::metrics::{self, CONTENT_TYPE, Counts};
+use super::metrics::{CONTENT_TYPE, Counts};
 
 /// Serves on each of the sockets, in tasks of the present runtime.
 pub(super) fn start(
@@ -50,7 +50,7 @@ async fn ready(State(draining): State<Arc<AtomicBool>>) -> (StatusCode, &'static
 }
 
 async fn show_metrics(State(counts): State<Arc<Counts>>) -> Response {
-    match metrics::text(counts.total().await, counts.admission()) {
+    match counts.text().await {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

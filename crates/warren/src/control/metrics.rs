@@ -19,9 +19,11 @@ use warren_engine::metrics::{
 };
 
 use super::admitted::Admitted;
+use super::backends::{BackendState, Backends};
 use crate::admission::Admission;
 use crate::limits;
 use crate::worker::mailbox::{Mailbox, Message};
+use crate::worker::tasks;
 
 /// The format of [`text`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,20 +34,22 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// Asks the workers for their counters.
 pub(super) struct Counts {
     workers: Vec<Mailbox>,
+    backends: Backends,
     admission: Arc<Admission>,
     /// Their last answers: a counter must not go back because a worker is busy.
     last: Mutex<Vec<Metrics>>,
 }
 
 impl Counts {
-    pub(super) fn new(workers: Vec<Mailbox>, admission: Arc<Admission>) -> Counts {
+    pub(super) fn new(workers: Vec<Mailbox>, backends: Backends, admission: Arc<Admission>) -> Counts {
         let last = Mutex::new(vec![Metrics::default(); workers.len()]);
-        Counts { workers, admission, last }
+        Counts { workers, backends, admission, last }
     }
 
-    /// What is counted for all workers together.
-    pub(super) fn admission(&self) -> Admitted {
-        self.admission.report().into()
+    /// Everything, as text.
+    pub(super) async fn text(&self) -> Result<String, fmt::Error> {
+        let metrics = self.total().await;
+        text(metrics, self.backends.states(), self.admission.report().into())
     }
 
     /// The sum over all workers.
@@ -71,9 +75,10 @@ impl Counts {
 }
 
 /// The counters and the process, as text.
-pub(super) fn text(metrics: Metrics, admitted: Admitted) -> Result<String, fmt::Error> {
+fn text(metrics: Metrics, backends: Vec<BackendState>, admitted: Admitted) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot { metrics, admitted, process: Process::now() }));
+    let process = Process::now();
+    registry.register_collector(Box::new(Snapshot { metrics, backends, admitted, process }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -82,8 +87,31 @@ pub(super) fn text(metrics: Metrics, admitted: Admitted) -> Result<String, fmt::
 #[derive(Debug)]
 struct Snapshot {
     metrics: Metrics,
+    backends: Vec<BackendState>,
     admitted: Admitted,
     process: Process,
+}
+
+impl Snapshot {
+    fn encode_backends(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let connections = |n: usize| self.metrics.backend_connections.get(n).copied().unwrap_or(0);
+        type Value<'a> = &'a dyn Fn(usize, &BackendState) -> u64;
+        let up = "Whether a backend is one that is tried before others";
+        let families: [(&str, &str, Value<'_>); 3] = [
+            ("warren_backend_up", up, &|_, b| u64::from(b.up)),
+            ("warren_backend_connections", "Connections to a backend", &|n, _| connections(n)),
+            ("warren_backend_sessions", "Client connections that belong to a backend", &|_, b| b.sessions),
+        ];
+        for (name, help, value) in families {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (n, backend) in self.backends.iter().enumerate() {
+                let value = i64::try_from(value(n, backend)).unwrap_or(i64::MAX);
+                let label = [("backend", backend.name.as_str())];
+                ConstGauge::new(value).encode(family.encode_family(&label)?)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Collector for Snapshot {
@@ -113,6 +141,7 @@ impl Collector for Snapshot {
             let value = i64::try_from(*octets).unwrap_or(i64::MAX);
             ConstGauge::new(value).encode(family.encode_family(&[("part", *part)])?)?;
         }
+        self.encode_backends(&mut encoder)?;
         let help = "Client connections ended, by reason";
         let family = encoder.encode_descriptor("warren_client_closes", help, None, MetricType::Counter)?;
         by_reason(family, &CLIENT_CLOSE_REASONS, &m.client_closes)?;
@@ -159,7 +188,7 @@ fn gauges(m: &Metrics) -> [Sample; 12] {
 }
 
 /// The encoder appends `_total`.
-fn counters(m: &Metrics) -> [Sample; 15] {
+fn counters(m: &Metrics) -> [Sample; 16] {
     [
         ("warren_client_received_bytes", "Bytes read from clients", m.client_received_octets),
         ("warren_client_sent_bytes", "Bytes written to clients", m.client_sent_octets),
@@ -183,6 +212,11 @@ fn counters(m: &Metrics) -> [Sample; 15] {
         ("warren_barriers", "Barriers sent to prove that publishes were processed", m.barriers),
         ("warren_hand_offs", "Sessions handed from one worker to another", m.hand_offs),
         ("warren_resumes", "Channels that went on after their upstream connection was lost", m.resumes),
+        (
+            "warren_session_moves",
+            "Sessions that went from one member of their farm to another",
+            m.session_moves,
+        ),
         (
             "warren_lost_publishes",
             "Publishes answered with basic.nack because their connection was lost",
@@ -214,6 +248,11 @@ impl Process {
     fn gauges(&self) -> impl Iterator<Item = Sample> {
         let known = |name, help, value: Option<u64>| value.map(|value| (name, help, value));
         [
+            known(
+                "warren_tasks",
+                "Tasks of the workers, one for each connection and a few more",
+                Some(tasks::alive() as u64),
+            ),
             known("process_resident_memory_bytes", "Memory of the process", self.resident),
             known("process_open_fds", "Open file descriptors", self.open),
             known("process_max_fds", "File descriptors that may be open", self.most),
@@ -233,7 +272,7 @@ mod tests {
 
     #[test]
     fn every_promised_name_is_there() {
-        let text = text(Metrics::default(), Admitted::default()).expect("encodes");
+        let text = text(Metrics::default(), Vec::new(), Admitted::default()).expect("encodes");
         for name in [
             "warren_client_connections",
             "warren_client_handshakes",
@@ -279,11 +318,18 @@ mod tests {
             Metrics { client_connections: 3, published_messages: 1 << 40, ..Metrics::default() };
         metrics.client_closes[1] = 7;
         metrics.binds[2][3] = 9;
-        let text = text(metrics, Admitted::default()).expect("encodes");
+        metrics.backend_connections = vec![0, 5];
+        let state = |name: &str, up| BackendState { name: name.into(), up, sessions: 3 };
+        let text = text(metrics, vec![state("one", false), state("two", true)], Admitted::default())
+            .expect("encodes");
         assert_eq!(value(&text, "warren_client_connections"), Some("3"));
         assert_eq!(value(&text, "warren_published_messages_total"), Some("1099511627776"));
         assert_eq!(value(&text, "warren_client_closes_total{reason=\"vanished\"}"), Some("7"));
         assert_eq!(value(&text, "warren_binds_total{kind=\"rebound\",why=\"own_lane\"}"), Some("9"));
+        assert_eq!(value(&text, "warren_backend_up{backend=\"one\"}"), Some("0"));
+        assert_eq!(value(&text, "warren_backend_up{backend=\"two\"}"), Some("1"));
+        assert_eq!(value(&text, "warren_backend_connections{backend=\"two\"}"), Some("5"));
+        assert_eq!(value(&text, "warren_backend_sessions{backend=\"one\"}"), Some("3"));
         assert!(text.ends_with("# EOF\n"));
     }
 }

@@ -1,7 +1,8 @@
 //! The control thread: the main thread, once the workers run. It serves HTTP ([`http`]), adds up what the workers
-//! have counted ([`metrics`]), and ends the process in good order.
+//! have counted ([`metrics`]), asks backends whether they work ([`backends`]), and ends the process in good order.
 
 mod admitted;
+pub(crate) mod backends;
 mod http;
 mod metrics;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use crate::admission::Admission;
@@ -24,6 +26,7 @@ use crate::setup::Stopping;
 use crate::signals::Signals;
 use crate::worker;
 use crate::worker::mailbox::{Mailbox, Message};
+use backends::Backends;
 use metrics::Counts;
 
 /// How often to look whether clients are left, while they are waited for.
@@ -58,10 +61,13 @@ impl Control {
         self,
         http: Vec<TcpListener>,
         workers: Vec<worker::Handle>,
+        backends: Backends,
         admission: Arc<Admission>,
         stopping: Stopping,
     ) -> anyhow::Result<ExitCode> {
-        let code = self.runtime.block_on(control(self.signals, http, workers, admission, stopping));
+        let control = control(self.signals, http, workers, backends, admission, stopping);
+        // A local set: connections of health checks are not made for several threads.
+        let code = LocalSet::new().block_on(&self.runtime, control);
         self.runtime.shutdown_background();
         code
     }
@@ -71,11 +77,13 @@ async fn control(
     mut signals: Signals,
     http: Vec<TcpListener>,
     workers: Vec<worker::Handle>,
+    backends: Backends,
     admission: Arc<Admission>,
     stopping: Stopping,
 ) -> anyhow::Result<ExitCode> {
     let mailboxes: Vec<Mailbox> = workers.iter().map(|worker| worker.mailbox.clone()).collect();
-    let counts = Arc::new(Counts::new(mailboxes.clone(), admission));
+    backends.start_checks();
+    let counts = Arc::new(Counts::new(mailboxes.clone(), backends, admission));
     let draining = Arc::new(AtomicBool::new(false));
     http::start(http, &counts, &draining).context("metrics cannot be served")?;
     let mut ends: Vec<_> = workers.into_iter().map(|worker| worker.ended).collect();

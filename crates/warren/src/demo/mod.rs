@@ -96,7 +96,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     print(&format!("{report}{}", stage.addresses()))?;
     report.verdict()?;
     // However it ends after a signal: to be ended so is what it runs for.
-    control.run(stage.proxy.http, stage.proxy.workers, stage.proxy.admission, STOPPING).map(drop)
+    let Proxy { http, workers, backends, admission, .. } = stage.proxy;
+    control.run(http, workers, backends, admission, STOPPING).map(drop)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -28,7 +28,7 @@ fn read(path: &Path, text: &str) -> Result<Setup, Problems> {
     let told = |problems| Problems::new(path, text, problems);
     let model: Model = toml::from_str(text).map_err(|error| told(vec![understand(&error)]))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    resolve::resolve(model, folder).map_err(told)
+    resolve::resolve(&model, folder).map_err(told)
 }
 
 /// What is wrong with the form of a file, for people.

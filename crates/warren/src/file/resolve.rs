@@ -21,9 +21,9 @@ use crate::units::size;
 const DATA_RATE_MIN: u64 = 1024;
 
 /// Makes a setup of a model. Files are looked for in `folder`.
-pub(super) fn resolve(model: Model, folder: &Path) -> Result<Setup, Vec<Problem>> {
+pub(super) fn resolve(model: &Model, folder: &Path) -> Result<Setup, Vec<Problem>> {
     let mut resolver = Resolver { folder, problems: Vec::new() };
-    let setup = resolver.setup(&model);
+    let setup = resolver.setup(model);
     match resolver.problems.is_empty() {
         true => Ok(setup),
         false => Err(resolver.problems),

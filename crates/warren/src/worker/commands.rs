@@ -1,9 +1,9 @@
 //! What the engine wants done, done.
 
+use super::tasks::spawn;
 use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 
-use tokio::task::spawn_local;
 use warren_engine::config::BackendId;
 use warren_engine::event::Event;
 use warren_engine::outbox::Outbox;
@@ -32,7 +32,7 @@ impl Worker {
             Command::Abort(link) => self.end(now, link, Wanted::ABORT),
             Command::Connect { upstream, backend } => {
                 self.links.begin(upstream);
-                spawn_local(Rc::clone(self).connect(upstream, backend));
+                spawn(Rc::clone(self).connect(upstream, backend));
             }
             Command::HandOff { session, worker, hand_off } => {
                 if let Some(conn) = self.links.remove(Link::Session(session)) {
@@ -40,10 +40,10 @@ impl Worker {
                 }
             }
             Command::Authorize { session, request } => {
-                spawn_local(Rc::clone(self).authorize(session, request));
+                spawn(Rc::clone(self).authorize(session, request));
             }
             Command::Name { session, address } => {
-                spawn_local(Rc::clone(self).name(session, address));
+                spawn(Rc::clone(self).name(session, address));
             }
             Command::Event(event) => self.log(event),
         }

@@ -17,6 +17,7 @@ mod connection;
 mod links;
 pub(crate) mod mailbox;
 mod names;
+pub(crate) mod tasks;
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
@@ -30,7 +31,7 @@ use anyhow::Context;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet};
 use warren_engine::buf::{Input, Pool};
 use warren_engine::config::BackendId;
 use warren_engine::ids::{SessionId, UpstreamId};
@@ -39,12 +40,14 @@ use warren_engine::{AuthRequest, Config, Engine, Gone, Link, Options, Peer};
 
 use crate::admission::Admission;
 use crate::connect::Connector;
+use crate::control::backends::Backends;
 use crate::seats::{Seat, Seats};
 use crate::socket::Socket;
 use clock::{Clock, Timer};
 use links::{Conn, Links};
 use mailbox::{Adoption, Mailbox, Message, Messages};
 use names::Names;
+use tasks::spawn;
 
 /// What the control thread has of a worker.
 pub(crate) struct Handle {
@@ -57,9 +60,7 @@ pub(crate) struct Handle {
 /// What a worker's thread begins with.
 struct Setup {
     options: Options,
-    config: Arc<Config>,
-    connectors: Arc<[Connector]>,
-    clock: Clock,
+    backends: Backends,
     listeners: Vec<TcpListener>,
     seats: Arc<Seats>,
     admission: Arc<Admission>,
@@ -68,14 +69,11 @@ struct Setup {
     messages: Messages,
 }
 
-/// Starts `count` workers, each of which accepts from its own duplicates of `listeners`. `connectors` has an entry
-/// for each backend of the configuration.
+/// Starts `count` workers, each of which accepts from its own duplicates of `listeners`.
 pub(crate) fn start_all(
     count: usize,
-    config: &Arc<Config>,
-    connectors: &Arc<[Connector]>,
+    backends: &Backends,
     listeners: &[StdListener],
-    clock: Clock,
     seats: &Arc<Seats>,
     admission: &Arc<Admission>,
 ) -> anyhow::Result<Vec<Handle>> {
@@ -89,9 +87,7 @@ pub(crate) fn start_all(
                 workers: count,
                 ..Options::single(RandomState::new().hash_one(number))
             },
-            config: Arc::clone(config),
-            connectors: Arc::clone(connectors),
-            clock,
+            backends: backends.clone(),
             listeners: duplicate(&runtime, listeners).context("cannot duplicate a listening socket")?,
             seats: Arc::clone(seats),
             admission: Arc::clone(admission),
@@ -121,11 +117,11 @@ fn duplicate(runtime: &Runtime, listeners: &[StdListener]) -> std::io::Result<Ve
 
 async fn run(setup: Setup) {
     let worker = Rc::new(Worker::new(&setup));
-    let acceptors = setup.listeners.into_iter().map(|l| spawn_local(accept::accept(Rc::clone(&worker), l)));
+    let acceptors = setup.listeners.into_iter().map(|l| spawn(accept::accept(Rc::clone(&worker), l)));
     let acceptors = acceptors.collect();
     // Tasks, so that this future, which is looked at on every wake-up, has next to nothing to look at.
-    let time = spawn_local(keep_time(Rc::clone(&worker)));
-    let messages = spawn_local(read_messages(worker, setup.messages, acceptors));
+    let time = spawn(keep_time(Rc::clone(&worker)));
+    let messages = spawn(read_messages(worker, setup.messages, acceptors));
     let end = tokio::select! {
         biased;
         end = messages => end,
@@ -208,12 +204,13 @@ struct Worker {
 
 impl Worker {
     fn new(setup: &Setup) -> Worker {
-        let mut engine = Engine::new(Arc::clone(&setup.config), setup.options, setup.clock.now());
+        let Backends { config, balance, connectors, clock } = setup.backends.clone();
+        let mut engine = Engine::with_balance(Arc::clone(&config), setup.options, clock.now(), balance);
         engine.share(setup.admission.allowances());
         Worker {
-            config: Arc::clone(&setup.config),
-            connectors: Arc::clone(&setup.connectors),
-            clock: setup.clock,
+            config,
+            connectors,
+            clock,
             pool: engine.pool().clone(),
             engine: RefCell::new(engine),
             links: Links::default(),
@@ -313,7 +310,7 @@ impl Worker {
     fn serve(self: &Rc<Self>, link: Link, socket: Socket, seat: Seat, input: Input) {
         let conn = Rc::new(Conn::new(link, socket, seat));
         self.links.insert(Rc::clone(&conn));
-        spawn_local(connection::serve(Rc::clone(self), conn, input));
+        spawn(connection::serve(Rc::clone(self), conn, input));
     }
 
     /// A socket is gone.

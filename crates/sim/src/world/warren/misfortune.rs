@@ -36,18 +36,18 @@ impl Warren {
     pub(in crate::world) fn inflict(&mut self, fault: &Fault, outside: &mut Outside<'_>) -> Check {
         match *fault {
             Fault::LoseUpstream { place, lingers } => {
-                let Some(conn) = self.strike(place, None, outside) else { return Ok(()) };
+                let Some(conn) = self.strike(place, None, lingers, outside) else { return Ok(()) };
                 self.mark_place(place, |u| u.ending = Ending::Now);
                 if !lingers {
                     outside.broker.cut(conn, true, outside.ctx.oracle);
                 }
             }
             Fault::Die(place) => {
-                let Some(conn) = self.strike(place, None, outside) else { return Ok(()) };
+                let Some(conn) = self.strike(place, None, false, outside) else { return Ok(()) };
                 outside.broker.cut(conn, false, outside.ctx.oracle);
             }
             Fault::Hang(place) => {
-                if self.strike(place, None, outside).is_some() {
+                if self.strike(place, None, false, outside).is_some() {
                     outside.ctx.cover.hit(Path::Hung);
                     self.mark_place(place, |u| u.hung = true);
                 }
@@ -59,7 +59,7 @@ impl Warren {
                     return Ok(());
                 }
                 let blame = (code != 320).then_some(code);
-                let Some(conn) = self.strike(place, blame, outside) else { return Ok(()) };
+                let Some(conn) = self.strike(place, blame, false, outside) else { return Ok(()) };
                 outside.ctx.oracle.causes.extend(blame);
                 let (oracle, trace) = (&mut *outside.ctx.oracle, &mut *outside.ctx.trace);
                 outside.broker.close(conn, code, oracle, trace)?;
@@ -89,7 +89,13 @@ impl Warren {
     }
 
     /// An upstream connection is lost: finds out what this may cost whom.
-    fn strike(&mut self, place: Place, blame: Option<u16>, outside: &mut Outside<'_>) -> Option<ConnId> {
+    fn strike(
+        &mut self,
+        place: Place,
+        blame: Option<u16>,
+        lingers: bool,
+        outside: &mut Outside<'_>,
+    ) -> Option<ConnId> {
         let upstream = self.upstreams.get(place)?.as_ref()?;
         let conn = upstream.conn.filter(|_| upstream.loss.is_none())?;
         let ctx = &mut outside.ctx;
@@ -106,6 +112,7 @@ impl Warren {
             conn,
             cut: outside.broker.cut_content(conn, ctx.oracle),
             lane: outside.broker.tap.is_lane(conn),
+            lingers,
             tags,
             blame,
             alarm: outside.broker.alarmed_at(ctx.now),
