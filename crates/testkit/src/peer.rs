@@ -257,9 +257,9 @@ impl Peer {
         }
     }
 
-    /// The same socket, for somebody else who writes while this one reads.
+    /// The same socket, for somebody else who writes while this one reads; without TLS.
     pub fn writer(&self) -> TcpStream {
-        self.stream.try_clone().expect("the socket is open")
+        self.stream.socket().try_clone().expect("the socket is open")
     }
 
     /// Says that nothing more will be sent, and keeps reading.
