@@ -215,7 +215,7 @@ impl Engine {
                 self.note_start(farm, &start);
                 self.member_greets(up);
                 match self.sessions[id].naming {
-                    true => self.wait_for_name(id),
+                    true => self.wait_for_name(up, id),
                     false => self.replay_start_ok(up, id),
                 }
                 self.release_curious(farm);
@@ -231,7 +231,9 @@ impl Engine {
     }
 
     /// The broker is to hear what the client's address is called: that is known in a moment.
-    fn wait_for_name(&mut self, id: SessionId) {
+    fn wait_for_name(&mut self, up: UpstreamId, id: SessionId) {
+        // Its broker has said what it had to say.
+        self.upstreams[up].deadline = Some(self.now + self.config.limits.handshake_timeout);
         if let Some(opening) = self.opening(id) {
             opening.greeted = true;
         }

@@ -19,6 +19,7 @@ use crate::fault::Fault;
 use crate::ids::{ChannelId, SessionId};
 use crate::numbers::SessionChannels;
 use crate::outbox::Outbox;
+use crate::refuse;
 use crate::session::{Capabilities, Credentials, HandOff, Phase, Session, Tune};
 use crate::tables;
 use crate::tenant::Refusal;
@@ -123,15 +124,7 @@ impl Engine {
         if header != PROTOCOL_HEADER {
             // Section 4.2.2: answer with the header that is spoken here, and close.
             self.send_client(id, |out| out.extend_from_slice(&PROTOCOL_HEADER));
-            let text = match header {
-                [b'A', b'M', b'Q', b'P', ..] => "another protocol version",
-                [0x16, 3, ..] => "TLS, where plain AMQP is spoken",
-                [b'P', b'R', b'O', b'X', b'Y', b' ', ..] | [b'\r', b'\n', b'\r', b'\n', 0, ..] => {
-                    "a header of the PROXY protocol from an address that is not trusted"
-                }
-                _ => "not AMQP",
-            };
-            self.end_session(id, close::PROTOCOL, text);
+            self.end_session(id, close::PROTOCOL, refuse::not_amqp(header));
             return;
         }
         self.ask_name(id);

@@ -118,3 +118,15 @@ fn only_its_table_is_wrong(payload: &[u8]) -> bool {
             && Method::parse(&[&payload[..at], &[0; 4]].concat()).is_ok()
     })
 }
+
+/// What a client speaks that has begun with other octets than AMQP's, for people.
+pub(crate) fn not_amqp(header: [u8; 8]) -> &'static str {
+    match header {
+        [b'A', b'M', b'Q', b'P', ..] => "another protocol version",
+        [0x16, 3, ..] => "TLS, where plain AMQP is spoken",
+        [b'P', b'R', b'O', b'X', b'Y', b' ', ..] | [b'\r', b'\n', b'\r', b'\n', 0, ..] => {
+            "a header of the PROXY protocol from an address that is not trusted"
+        }
+        _ => "not AMQP",
+    }
+}

@@ -257,7 +257,7 @@ impl Peer {
         }
     }
 
-    /// The same socket, for somebody else who writes while this one reads.
+    /// The same socket, for somebody else who writes while this one reads; without TLS.
     pub fn writer(&self) -> TcpStream {
         self.stream.socket().try_clone().expect("the socket is open")
     }

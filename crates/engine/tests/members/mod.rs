@@ -176,7 +176,7 @@ impl Stage {
     fn obey(&mut self) {
         while let Some(command) = self.engine.next_command() {
             match command {
-                Command::Connect { upstream, backend } => self.connect(upstream, backend),
+                Command::Connect { upstream, backend, .. } => self.connect(upstream, backend),
                 Command::Flush(link) => self.written(link),
                 Command::Close(link) | Command::Abort(link) => {
                     if let Link::Upstream(upstream) = link {

@@ -14,20 +14,22 @@ use warren_wire::table::Table;
 
 /// The engine, the client, and the broker that is connected now.
 pub(crate) struct Stage {
-    pub engine: Engine,
-    pub session: SessionId,
-    pub session_open: bool,
+    pub(crate) engine: Engine,
+    pub(crate) session: SessionId,
+    pub(crate) session_open: bool,
     /// Connections to brokers, the newest at the end.
     upstreams: Vec<UpstreamId>,
-    pub to_client: Vec<u8>,
-    pub to_broker: Vec<u8>,
+    pub(crate) to_client: Vec<u8>,
+    pub(crate) to_broker: Vec<u8>,
     now: u64,
     /// Neither peer reads.
-    pub blocked: bool,
+    pub(crate) blocked: bool,
+    /// What was not understood yet.
+    kept: std::collections::BTreeMap<Link, Vec<u8>>,
     /// Addresses whose names are looked up.
-    pub asked_names: Vec<std::net::IpAddr>,
+    pub(crate) asked_names: Vec<std::net::IpAddr>,
     /// Whether brokers can be reached.
-    pub answering: bool,
+    pub(crate) answering: bool,
 }
 
 impl Stage {
@@ -76,6 +78,7 @@ impl Stage {
             now: 0,
             blocked: false,
             answering: true,
+            kept: std::collections::BTreeMap::new(),
             asked_names: Vec::new(),
         };
         stage.client(&PROTOCOL_HEADER);
@@ -149,13 +152,12 @@ impl Stage {
 
     fn unread(&mut self, link: Link) -> Input {
         let mut input = Input::new(self.engine.pool());
-        let kept = KEPT.with(|kept| kept.borrow_mut().remove(&link));
-        input.extend(&kept.unwrap_or_default());
+        input.extend(&self.kept.remove(&link).unwrap_or_default());
         input
     }
 
     fn keep(&mut self, link: Link, input: &Input) {
-        KEPT.with(|kept| kept.borrow_mut().insert(link, input.bytes().to_vec()));
+        self.kept.insert(link, input.bytes().to_vec());
     }
 
     fn obey(&mut self) {
@@ -259,11 +261,6 @@ impl Stage {
         self.engine.shutdown(Time(self.now), "the test is over");
         self.obey();
     }
-}
-
-thread_local! {
-    /// What was not understood yet, by link.
-    static KEPT: std::cell::RefCell<std::collections::HashMap<Link, Vec<u8>>> = std::cell::RefCell::default();
 }
 
 /// One frame.

@@ -326,17 +326,14 @@ impl Channel {
         let here = |c: &Consumer| c.life == Life::Asked || loss.tags.contains(&c.tag);
         let consumed = self.consumers.iter().any(|c| c.queue == queue && c.life != Life::Ended && here(c));
         // A consumer that is refused when it begins again costs the channel the binding that it comes to, and with it the
-        // queue that goes with its last consumer there.
+        // queue that goes with its last consumer there, if that has come there.
         let refused = |c: &Consumer| {
             let lost = c.queue != queue && c.life != Life::Ended && loss.tags.contains(&c.tag);
             lost && ctx.oracle.queues[c.queue].deleted
         };
         let consumes = |c: &Consumer| c.queue == queue && c.life != Life::Ended;
-        if auto_delete && self.consumers.iter().any(consumes) && self.consumers.iter().any(refused) {
-            ctx.oracle.queues[queue].owner = None;
-            self.queue_is_gone(ctx);
-            return true;
-        }
+        let any = |f: &dyn Fn(&Consumer) -> bool| self.consumers.iter().any(f);
+        self.murky |= auto_delete && any(&consumes) && any(&refused);
         if ctx.oracle.queues[queue].exclusive {
             // Its session is closed for it.
             self.murky |= loss.lane;

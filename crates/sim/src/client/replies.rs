@@ -291,16 +291,24 @@ impl Channel {
             return Err("basic.cancel, which this client did not announce".to_owned());
         }
         let tag = String::from_utf8_lossy(m.consumer_tag);
-        let live = |c: &&mut super::channel::Consumer| c.tag == m.consumer_tag && c.life != Life::Ended;
-        let Some(consumer) = self.consumers.iter_mut().find(live) else {
+        let live = |c: &super::channel::Consumer| c.tag == m.consumer_tag && c.life != Life::Ended;
+        let Some(place) = self.consumers.iter().position(live) else {
             return Err(format!("basic.cancel of '{tag}', which is no consumer"));
         };
-        if !ctx.oracle.queues[consumer.queue].deleted {
+        let queue = self.consumers[place].queue;
+        let goes = self.own.as_ref().is_some_and(|own| own.queue == queue && own.auto_delete);
+        if self.murky && goes && !ctx.oracle.queues[queue].deleted {
+            // The refusal of another consumer has cost it the binding that it was on.
+            ctx.oracle.queues[queue].owner = None;
+            self.queue_is_gone(ctx);
+        }
+        if !ctx.oracle.queues[queue].deleted {
             return Err(format!("basic.cancel of '{tag}', whose queue was not deleted"));
         }
         if self.murky {
             ctx.cover.hit(Path::ReplayRefused);
         }
+        let consumer = &mut self.consumers[place];
         if consumer.life != Life::Cancelling {
             consumer.life = Life::Ended;
         }

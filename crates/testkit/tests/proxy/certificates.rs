@@ -31,11 +31,7 @@ fn clients_show_a_certificate_where_they_must_and_a_good_one_where_they_may() {
         for (what, config) in
             [("good", &good), ("expired", &expired), ("strange", &strange), ("nothing", &nothing)]
         {
-            let let_in = match (name, what) {
-                ("none", _) | (_, "good") => true,
-                ("optional", "nothing") => true,
-                _ => false,
-            };
+            let let_in = matches!((name, what), ("none", _) | (_, "good") | ("optional", "nothing"));
             let outcome = try_enter(&warren, number, config, &Handshake::default());
             let outcome = outcome.map(Peer::close);
             assert_eq!(outcome.is_ok(), let_in, "{name}, {what}: {outcome:?}\n{}", warren.log());

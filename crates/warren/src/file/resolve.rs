@@ -353,8 +353,8 @@ impl Resolver<'_> {
                 Some(model::OnLoss::Close) => config::OnLoss::Close,
                 Some(model::OnLoss::Nack) | None => config::OnLoss::Nack,
             },
-            limits: self.allowance(&route.limits, route.farm.span()),
-            alarms: self.allowance(&route.alarms, route.farm.span()),
+            limits: self.limited(&route.limits, route.farm.span()),
+            alarms: allowance(&route.alarms),
         }
     }
 
@@ -373,7 +373,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn allowance(&mut self, said: &model::Allowance, near: Range<usize>) -> config::Allowance {
+    /// What is limited. An alarm may be as low as anybody likes.
+    fn limited(&mut self, said: &model::Allowance, near: Range<usize>) -> config::Allowance {
         if let Some(Size(rate)) = said.data_rate
             && rate < DATA_RATE_MIN
         {
@@ -381,13 +382,7 @@ impl Resolver<'_> {
                 format!("data_rate = {rate}: nothing would get through; write {DATA_RATE_MIN} or more");
             self.problem(near, text);
         }
-        config::Allowance {
-            connections: said.connections.map(u64::from),
-            channels: said.channels.map(u64::from),
-            connection_rate: said.connection_rate.map(u64::from),
-            data_rate: said.data_rate.map(|size| size.0),
-            message_size: said.message_size.map(|size| size.0),
-        }
+        allowance(said)
     }
 
     fn rule(&mut self, limit: &model::Limit) -> config::Rule {
@@ -400,8 +395,8 @@ impl Resolver<'_> {
             vhost: Pattern::new(&limit.vhost),
             user: Pattern::new(&limit.user),
             addresses: limit.address.iter().map(|network| network.0).collect(),
-            limits: self.allowance(&limit.limits, 0..0),
-            alarms: self.allowance(&limit.alarms, 0..0),
+            limits: self.limited(&limit.limits, 0..0),
+            alarms: allowance(&limit.alarms),
         }
     }
 
@@ -458,6 +453,16 @@ impl Resolver<'_> {
             cache: auth.cache.map_or(std::time::Duration::ZERO, |Span(time)| time),
             allow_empty: auth.allow_empty,
         })
+    }
+}
+
+fn allowance(said: &model::Allowance) -> config::Allowance {
+    config::Allowance {
+        connections: said.connections.map(u64::from),
+        channels: said.channels.map(u64::from),
+        connection_rate: said.connection_rate.map(u64::from),
+        data_rate: said.data_rate.map(|size| size.0),
+        message_size: said.message_size.map(|size| size.0),
     }
 }
 

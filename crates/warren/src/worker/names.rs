@@ -26,9 +26,12 @@ const AT_ONCE: usize = 16;
 /// The longest name that DNS has.
 const NAME_MOST: usize = 253;
 
+/// The name of an address, if it has one, and since when that is known.
+type Known = (Option<Box<str>>, Instant);
+
 /// Names that were looked up lately.
 pub(super) struct Names {
-    known: RefCell<HashMap<IpAddr, (Option<Box<str>>, Instant)>>,
+    known: RefCell<HashMap<IpAddr, Known>>,
     places: Arc<Semaphore>,
 }
 
