@@ -236,7 +236,7 @@ fn log_levels_choose_what_is_logged() {
         command.args(["-l", "127.0.0.1", "-b", "0", "-p", &free.to_string(), NO_BROKER]);
         String::from_utf8(command.output().expect("it runs").stderr).expect("text")
     };
-    let (debug, error) = ("settings: Settings", "cannot listen on");
+    let (debug, error) = ("setup: Setup", "cannot listen on");
     let at = |level: &str| of(warren("").env("LOG_LEVEL", level));
     for (log, has_debug, has_error) in [
         (of(&mut warren("-d")), true, true),

@@ -117,7 +117,7 @@ fn problems_name_line_fault_and_remedy() {
         ),
         (
             format!("{SMALL}[[identity]]\ncertificate_cn = \"a\"\nuser = \"b\"\npassword_file = \"/none\"\n"),
-            "warren.toml:19: password_file /none cannot be read: No such file or directory (os error 2)",
+            "warren.toml:17: no listener asks for certificates, so that this is never used; write client_ca and client_auth = \"optional\" or \"required\" in a listener's tls, or leave the identity out\nwarren.toml:19: password_file /none cannot be read: No such file or directory (os error 2)",
         ),
         ("[[listener]\n".to_owned(), "warren.toml:1: unclosed array table, expected `]`"),
     ] {
