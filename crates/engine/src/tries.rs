@@ -108,7 +108,9 @@ impl Engine {
         let parked = matches!(stage, Stage::Greeted | Stage::Verified);
         let Some(mut tries) = self.upstreams[id].tries.take().filter(|_| !parked) else {
             self.attempt_failed(id, text);
-            return text.to_owned();
+            // Of a node: see the module.
+            let then = if parked { "" } else { "; who waits for it goes to another member" };
+            return format!("{text}{then}");
         };
         let before = self.tries_in_words(&tries);
         tries.0.push((backend, text.to_owned()));

@@ -58,7 +58,9 @@ fn of_a_farm_with_one_dead_and_one_black_hole_everybody_gets_an_even_share() {
     let seen = [&one, &two].map(|b| b.counters().connections_opened);
     assert!(seen.iter().all(|seen| (130..=190).contains(seen)), "{seen:?}");
     let log = warren.log();
-    assert!(log.contains("try 1 of 4: ") && log.contains(" is next"), "the sequence is in the log");
+    // Those who have a node already, and need a connection there, are not tried elsewhere but go elsewhere.
+    let tried = log.contains("try 1 of 4: ") && log.contains(" is next");
+    assert!(tried || log.contains("; who waits for it goes to another member"), "the sequence is in the log");
     for told in ["Connection refused", "no answer within 2"] {
         assert!(log.contains(told), "{told} is not in the log");
     }
@@ -166,7 +168,8 @@ fn checks_find_a_member_that_is_down_and_one_that_is_back() {
     eventually("no check is left", Duration::from_secs(5), || {
         warren.metric_with("warren_backend_connections", &[("backend", "rabbit2")]) <= 1.0
     });
-    assert_eq!(other.counters().connections_opened, 1, "a check never opens a virtual host");
+    // Some ten checks a second; a client needs a connection at most.
+    assert!(other.counters().connections_opened <= 1, "a check never opens a virtual host");
     clients.into_iter().chain(more).for_each(Peer::close);
     warren.stop();
 }
