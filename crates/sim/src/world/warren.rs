@@ -286,7 +286,10 @@ impl Warren {
         let why = if session.ending == Ending::Never { why } else { Gone::Closed };
         engine.gone(Time(outside.ctx.now), link, why);
         if client.vanishing {
-            client.vanish(session.delivered, &unread, &mut outside.ctx);
+            // What was read and not taken, because the engine did not want it yet, is lost with the socket here. Warren's own
+            // edge keeps it and offers it again before it looks for the end.
+            let taken = session.delivered - session.input.len() as u64;
+            client.vanish(taken, &unread, &mut outside.ctx);
         } else {
             client.eof(&mut outside.ctx)?;
         }
