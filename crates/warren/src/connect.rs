@@ -95,13 +95,19 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String
                 failures.push(format!("{address}: {}", io::Error::from(io::ErrorKind::ConnectionRefused)));
             }
             Ok(Err(error)) => failures.push(format!("{address}: {error}")),
-            Err(_) => failures.push(format!("{address}: no answer within {:?}", share - now)),
+            Err(_) => failures.push(format!("{address}: no answer within {:?}", rounded(share - now))),
         }
     }
     match failures.is_empty() {
         true => Err(format!("the name {host} has no address")),
         false => Err(format!("cannot connect to {}", failures.join(", "))),
     }
+}
+
+/// As much of a time as people want to read.
+fn rounded(time: Duration) -> Duration {
+    let hundredths = (time.as_millis() + 5) / 10;
+    Duration::from_millis(u64::try_from(10 * hundredths).unwrap_or(u64::MAX))
 }
 
 /// On one machine, a connect to a port that nobody listens on can meet itself: the system picks that very port for
