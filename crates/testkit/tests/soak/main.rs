@@ -19,7 +19,7 @@ use warren_testkit::Warren;
 /// Clients at one time.
 const CLIENTS: usize = 40;
 /// How long the process may take to forget what has gone: pools' idle time, proofs of credentials, jemalloc's decay.
-const FORGETS_WITHIN: Duration = Duration::from_secs(40);
+const FORGETS_WITHIN: Duration = Duration::from_secs(90);
 /// What more the process may hold than when it had been used for a while: the allocator's waste.
 const MEMORY_LEFT: u64 = 8 << 20;
 
@@ -174,7 +174,7 @@ fn nothing_is_left_of_a_storm() {
     let after = holds(&warren);
     println!("before {before:?} ({warm:?})\nafter  {after:?} ({tally:?})");
     let (served, stalled) = (tally.served.load(Relaxed), tally.stalled.load(Relaxed));
-    assert!(served > 20 * seconds && stalled > seconds, "too little happened: {tally:?}");
+    assert!(served > 5 * seconds && stalled > seconds / 2, "too little happened: {tally:?}");
     assert_eq!(after.descriptors, before.descriptors, "descriptors");
     assert!((after.tasks - before.tasks).abs() < 0.5, "tasks: {before:?} {after:?}");
     assert!(after.memory < before.memory + MEMORY_LEFT, "memory: {before:?} {after:?}");
