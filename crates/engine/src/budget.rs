@@ -32,11 +32,9 @@ const TOO_MANY: &str = "there is no memory for several large publishes of one co
 /// What one session may announce without a reservation even when memory is short: a block, which it costs anyway. So
 /// publishes of the usual sizes go on while large ones wait.
 const FREE_FROM_WAITING: u64 = 64 * 1024;
-/// A holder that brings less than this in [`STALL_LIMIT`] has stalled: a client must not keep a reservation for hours by
+/// A holder that brings less than this in `stall_limit` has stalled: a client must not keep a reservation for hours by
 /// sending an octet now and then.
 const PROGRESS: u64 = 64 * 1024;
-/// How long a holder may stall while others wait. Clients' own time-outs are commonly 30 s and more.
-const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// How often to look at holders, and whether memory has become free, while somebody waits.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -387,7 +385,7 @@ impl Engine {
         // Without holders, what waits to be written has all of it, and may have it for long.
         if self.budget.reserved == 0
             && let Some((id, _, since)) = self.budget.waiting.front().copied()
-            && self.now.since(since) >= STALL_LIMIT.max(self.config.limits.wait_limit)
+            && self.now.since(since) >= self.config.limits.stall_limit.max(self.config.limits.wait_limit)
             && let Some(session) = self.channels.get(id).map(|c| c.session)
         {
             self.end_for_memory(session, "no memory became free for a publish");
@@ -406,11 +404,11 @@ impl Engine {
             channel.progress = (now, missing);
             return None;
         }
-        (now.since(since) >= STALL_LIMIT).then_some(channel.session)
+        (now.since(since) >= self.config.limits.stall_limit).then_some(channel.session)
     }
 
     fn end_for_memory(&mut self, id: SessionId, why: &str) {
-        let detail = format!("{why} for {} s", STALL_LIMIT.as_secs());
+        let detail = format!("{why} for {} s", self.config.limits.stall_limit.as_secs());
         self.close_session(id, 506, &reply::text(506, &detail), AT, close::LIMIT);
     }
 }

@@ -13,8 +13,6 @@ use crate::switch::BUSY_PUBLISHER;
 use crate::timers::TimerKey;
 use crate::upstream::{Purpose, Stage};
 
-/// A connection that has had no room for this long is not just busy: the broker reads it slower than 5 MiB/s.
-const FULL_FOR: Duration = Duration::from_millis(100);
 /// What a session sent this long ago says nothing about why a connection is full.
 const LATELY: Duration = Duration::from_millis(200);
 
@@ -37,7 +35,7 @@ impl Engine {
         let since = *upstream.full_since.get_or_insert(now);
         if !upstream.fullness_watched {
             upstream.fullness_watched = true;
-            self.wheel.schedule(since + FULL_FOR, TimerKey::Fairness(id));
+            self.wheel.schedule(since + self.config.limits.full_for, TimerKey::Fairness(id));
         }
     }
 
@@ -47,12 +45,12 @@ impl Engine {
         upstream.fullness_watched = false;
         let Some(since) = upstream.full_since.filter(|_| upstream.stage == Stage::Ready) else { return };
         upstream.fullness_watched = true;
-        if since + FULL_FOR > now {
-            self.wheel.schedule(since + FULL_FOR, TimerKey::Fairness(id));
+        if since + self.config.limits.full_for > now {
+            self.wheel.schedule(since + self.config.limits.full_for, TimerKey::Fairness(id));
             return;
         }
         upstream.full_since = Some(now);
-        self.wheel.schedule(now + FULL_FOR, TimerKey::Fairness(id));
+        self.wheel.schedule(now + self.config.limits.full_for, TimerKey::Fairness(id));
         if let Some(session) = self.who_fills(id) {
             self.give_lane(session, id);
         }

@@ -22,6 +22,11 @@ pub struct Limits {
     /// Connections to a farm that may be being made at one time for those who are let in: for pools and lanes. When
     /// thousands have lost theirs, a broker that has just come back opens them one after the other, as fast as it can.
     pub dials: usize,
+    /// How long a large publish that has reserved memory may stand still while others wait for theirs; then 506. Clients'
+    /// own time-outs are commonly 30 s and more.
+    pub stall_limit: Duration,
+    /// How long a publisher may keep a shared connection unwritable before it is moved to one of its own.
+    pub full_for: Duration,
     /// One attempt to connect to a backend.
     pub connect_timeout: Duration,
     /// How long a session waits for an upstream connection or channel before 506. Clients' own time-outs are
@@ -71,6 +76,8 @@ impl Default for Limits {
             inquiries: 64,
             refusal_pause: Duration::from_millis(100),
             dials: 64,
+            stall_limit: Duration::from_secs(30),
+            full_for: Duration::from_millis(100),
             connect_timeout: Duration::from_secs(2),
             wait_limit: Duration::from_secs(30),
             auth_ttl: Duration::from_secs(60),

@@ -62,6 +62,10 @@ pub(crate) struct Proxy {
     /// How long clients wait for an upstream connection or channel before they are told 506, and for a broker that is
     /// gone before they are told 320.
     pub(crate) wait_limit: Span,
+    /// How long a large publish that has reserved memory may stand still while others wait for theirs; then 506.
+    pub(crate) stall_limit: Span,
+    /// How long a publisher may keep a shared connection unwritable before it is moved to one of its own.
+    pub(crate) full_for: Span,
     /// How long clients may go on, when Warren is stopped, before they are sent Close.
     pub(crate) term_client_close_timeout: Span,
     /// How long they may then take to answer. Default: no limit.
@@ -120,6 +124,8 @@ impl Default for Proxy {
             connect_timeout: Span(limits.connect_timeout),
             handshake_timeout: Span(limits.handshake_timeout),
             wait_limit: Span(limits.wait_limit),
+            stall_limit: Span(limits.stall_limit),
+            full_for: Span(limits.full_for),
             term_client_close_timeout: Span(std::time::Duration::ZERO),
             term_timeout: None,
             handshakes: number(limits.handshakes),

@@ -154,6 +154,8 @@ impl Resolver<'_> {
             dials: proxy.dials.into(),
             connect_timeout: proxy.connect_timeout.0,
             wait_limit: proxy.wait_limit.0,
+            stall_limit: proxy.stall_limit.0,
+            full_for: proxy.full_for.0,
             auth_ttl: proxy.auth_ttl.0,
             idle_timeout: proxy.idle_timeout.0,
             refusal_ttl: proxy.refusal_ttl.0,
