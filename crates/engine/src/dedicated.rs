@@ -10,7 +10,6 @@ mod relay;
 
 use std::time::Duration;
 
-use warren_wire::frame::FRAME_MIN_SIZE;
 use warren_wire::method::{Method, connection};
 use warren_wire::reply;
 use warren_wire::table::Table;
@@ -241,7 +240,7 @@ impl Engine {
 
     /// connection.start-ok as the client sent it, and where it came from.
     fn replay_start_ok(&mut self, up: UpstreamId, id: SessionId) {
-        self.hurry(up, Stage::Verifying);
+        self.next_stage(up, Stage::Verifying);
         if let Some(opening) = self.opening(id) {
             opening.greeted = false;
         }
@@ -272,26 +271,12 @@ impl Engine {
         self.tell_upstream(up, 0, method);
     }
 
-    /// Another step of the broker's side of the handshake, with a deadline of its own.
-    fn hurry(&mut self, up: UpstreamId, stage: Stage) {
-        let deadline = self.now + self.config.limits.handshake_timeout;
-        let upstream = &mut self.upstreams[up];
-        upstream.stage = stage;
-        upstream.deadline = Some(deadline);
-        self.arm_upstream(up, deadline);
-    }
-
     /// The broker has accepted the credentials.
     fn own_tune(&mut self, up: UpstreamId, id: SessionId, tune: connection::Tune) {
-        if tune.frame_max != 0 && tune.frame_max < FRAME_MIN_SIZE {
-            self.abort_upstream(up, BROKER, "it offers frames smaller than AMQP allows");
+        if !self.note_tune(up, tune) {
             return;
         }
-        let tune =
-            Tune { channel_max: tune.channel_max, frame_max: tune.frame_max, heartbeat: tune.heartbeat };
         let upstream = &mut self.upstreams[up];
-        self.farms[upstream.farm].tune = tune;
-        upstream.tune = tune;
         upstream.stage = Stage::Verified;
         // From here on the client's deadlines hold.
         upstream.deadline = None;
@@ -304,7 +289,6 @@ impl Engine {
 
     /// The client's tune-ok, but no more than this broker offers, and connection.open, in one write.
     fn open_own(&mut self, up: UpstreamId, id: SessionId) {
-        self.hurry(up, Stage::Opening);
         let chosen = self.sessions[id].tune;
         let offered = self.upstreams[up].tune;
         let tune = Tune {
@@ -319,14 +303,7 @@ impl Engine {
         session.tune = tune;
         session.max_payload = tune.max_payload();
         let vhost = self.opening(id).map(|o| o.vhost.clone()).unwrap_or_default();
-        let ok = connection::TuneOk {
-            channel_max: tune.channel_max,
-            frame_max: tune.frame_max,
-            heartbeat: tune.heartbeat,
-        };
-        self.tell_upstream(up, 0, Method::ConnectionTuneOk(ok));
-        let open = connection::Open { virtual_host: vhost.as_bytes() };
-        self.tell_upstream(up, 0, Method::ConnectionOpen(open));
+        self.send_open(up, tune, &vhost);
     }
 
     /// The broker has let the client in.
@@ -336,7 +313,6 @@ impl Engine {
         upstream.deadline = None;
         upstream.tries = None;
         let (farm, backend) = (upstream.farm, upstream.backend);
-        self.balance.worked(backend);
         self.belongs_to(id, farm, backend);
         self.farms[farm].failures = 0;
         self.metrics.upstream_connects += 1;

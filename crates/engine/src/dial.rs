@@ -192,12 +192,8 @@ impl Engine {
 
     /// connection.start-ok with the client's own credentials.
     pub(crate) fn send_start_ok(&mut self, id: UpstreamId) {
-        let upstream = &mut self.upstreams[id];
-        let Some(login) = upstream.login else { return };
-        upstream.stage = Stage::Verifying;
-        let deadline = self.now + self.config.limits.handshake_timeout;
-        upstream.deadline = Some(deadline);
-        self.arm_upstream(id, deadline);
+        let Some(login) = self.upstreams[id].login else { return };
+        self.next_stage(id, Stage::Verifying);
         let Some(credentials) = self.logins.get(login).map(|l| l.credentials.clone()) else {
             return;
         };
@@ -211,10 +207,20 @@ impl Engine {
         self.tell_upstream(id, 0, method);
     }
 
-    fn broker_tune(&mut self, id: UpstreamId, tune: connection::Tune) {
+    /// Another step of the broker's side of the handshake, with a deadline of its own.
+    pub(crate) fn next_stage(&mut self, id: UpstreamId, stage: Stage) {
+        let deadline = self.now + self.config.limits.handshake_timeout;
+        let upstream = &mut self.upstreams[id];
+        upstream.stage = stage;
+        upstream.deadline = Some(deadline);
+        self.arm_upstream(id, deadline);
+    }
+
+    /// The broker has accepted the credentials and offers these limits. `false`: they are of no use.
+    pub(crate) fn note_tune(&mut self, id: UpstreamId, tune: connection::Tune) -> bool {
         if tune.frame_max != 0 && tune.frame_max < FRAME_MIN_SIZE {
             self.abort_upstream(id, BROKER, "it offers frames smaller than AMQP allows");
-            return;
+            return false;
         }
         let tune =
             Tune { channel_max: tune.channel_max, frame_max: tune.frame_max, heartbeat: tune.heartbeat };
@@ -222,6 +228,27 @@ impl Engine {
         self.balance.worked(upstream.backend);
         upstream.tune = tune;
         self.farms[upstream.farm].tune = tune;
+        true
+    }
+
+    /// connection.tune-ok and connection.open in one write.
+    pub(crate) fn send_open(&mut self, id: UpstreamId, tune: Tune, vhost: &str) {
+        self.next_stage(id, Stage::Opening);
+        let ok = connection::TuneOk {
+            channel_max: tune.channel_max,
+            frame_max: tune.frame_max,
+            heartbeat: tune.heartbeat,
+        };
+        self.tell_upstream(id, 0, Method::ConnectionTuneOk(ok));
+        let open = connection::Open { virtual_host: vhost.as_bytes() };
+        self.tell_upstream(id, 0, Method::ConnectionOpen(open));
+    }
+
+    fn broker_tune(&mut self, id: UpstreamId, tune: connection::Tune) {
+        if !self.note_tune(id, tune) {
+            return;
+        }
+        let upstream = &mut self.upstreams[id];
         let Some(login) = upstream.login else { return };
         if upstream.tenant.is_some() {
             self.open_vhost(id);
@@ -239,24 +266,13 @@ impl Engine {
         self.login_verified(login);
     }
 
-    /// connection.tune-ok and connection.open in one write.
+    /// The virtual host that a pool is for is asked for.
     pub(crate) fn open_vhost(&mut self, id: UpstreamId) {
-        let upstream = &mut self.upstreams[id];
+        let upstream = &self.upstreams[id];
         let Some(tenant) = upstream.tenant else { return };
-        upstream.stage = Stage::Opening;
-        let deadline = self.now + self.config.limits.handshake_timeout;
-        upstream.deadline = Some(deadline);
         let tune = upstream.tune;
-        self.arm_upstream(id, deadline);
         let vhost = self.tenants.get(tenant).map(|t| t.vhost.clone()).unwrap_or_default();
-        let ok = connection::TuneOk {
-            channel_max: tune.channel_max,
-            frame_max: tune.frame_max,
-            heartbeat: tune.heartbeat,
-        };
-        self.tell_upstream(id, 0, Method::ConnectionTuneOk(ok));
-        let open = connection::Open { virtual_host: vhost.as_bytes() };
-        self.tell_upstream(id, 0, Method::ConnectionOpen(open));
+        self.send_open(id, tune, &vhost);
     }
 
     fn upstream_ready(&mut self, id: UpstreamId) {

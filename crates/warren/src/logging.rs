@@ -4,10 +4,31 @@
 //! error: a worker must not stand still because a log pipe is full.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+/// How often something that may go on for long is said.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Keeps the log from being filled with one thing: it is said once a second at most.
+#[derive(Debug, Default)]
+pub(crate) struct Rarely(Mutex<Option<Instant>>);
+
+impl Rarely {
+    /// Says it, unless it was said a moment ago.
+    pub(crate) fn say(&self, say: impl FnOnce()) {
+        let now = Instant::now();
+        let mut silent_until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent_until.is_none_or(|until| now >= until) {
+            *silent_until = Some(now + SILENCE);
+            say();
+        }
+    }
+}
 
 /// Starts logging at a level that the operator chose; else as `RUST_LOG` says, which knows modules too (for
 /// developers); else at `info`. What is queued is written when the guard is dropped.

@@ -141,8 +141,8 @@ impl Proxy {
         let division = limits::divide(limits::descriptors(), setup.workers);
         let mut config = setup.engine.clone();
         config.limits.handshakes = config.limits.handshakes.min(division.handshakes);
-        let seats = Seats::new(division.connections, setup.accept_rate);
         let clock = Clock::start();
+        let seats = Seats::new(division.connections, setup.accept_rate, clock);
         let admission = Admission::new(&config, setup.auth.as_ref(), runtime, clock);
         let config = Arc::new(config);
         let connectors = Arc::clone(&edge.connectors);

@@ -8,13 +8,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use warren_engine::allowances::Window;
-use warren_engine::time::Time;
 
-/// How often the log may say that there is no room.
-const SILENCE: Duration = Duration::from_secs(1);
+use crate::logging::Rarely;
+use crate::worker::clock::Clock;
 
 /// The seats of the process, shared by all workers. Counting is exact; whether there is room is asked before a client
 /// comes, by each worker for itself, so that a few more than `most` may be taken: at most one per acceptor.
@@ -26,20 +25,20 @@ pub(crate) struct Seats {
     crowded: AtomicUsize,
     /// New clients per second, and those of the last one.
     rate: Option<(u64, Mutex<Window>)>,
-    started: Instant,
-    silent_until: Mutex<Option<Instant>>,
+    clock: Clock,
+    complaints: Rarely,
 }
 
 impl Seats {
     /// So many seats, none of them taken, and so many clients per second who may take one.
-    pub(crate) fn new(most: usize, rate: Option<u32>) -> Arc<Seats> {
+    pub(crate) fn new(most: usize, rate: Option<u32>, clock: Clock) -> Arc<Seats> {
         Arc::new(Seats {
             most,
             rate: rate.map(|rate| (rate.into(), Mutex::default())),
-            started: Instant::now(),
+            clock,
             taken: AtomicUsize::new(0),
             crowded: AtomicUsize::new(0),
-            silent_until: Mutex::new(None),
+            complaints: Rarely::default(),
         })
     }
 
@@ -57,7 +56,7 @@ impl Seats {
     /// How long the next client has to wait because of those who came within the last second.
     pub(crate) fn pause(&self) -> Option<Duration> {
         let (rate, window) = self.rate.as_ref()?;
-        let now = self.now();
+        let now = self.clock.now();
         let free_at = window.lock().unwrap_or_else(PoisonError::into_inner).free_at(now, *rate);
         (free_at > now).then(|| free_at.since(now))
     }
@@ -65,7 +64,7 @@ impl Seats {
     /// A client was accepted. `false`: others were faster, it has to wait.
     pub(crate) fn admit(&self) -> bool {
         let Some((rate, window)) = &self.rate else { return true };
-        window.lock().unwrap_or_else(PoisonError::into_inner).take(self.now(), *rate).is_some()
+        window.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock.now(), *rate).is_some()
     }
 
     /// Why clients wait when they come too fast, for people.
@@ -74,10 +73,6 @@ impl Seats {
             "the accept rate of {} per second is used up",
             self.rate.as_ref().map_or(0, |(rate, _)| *rate)
         )
-    }
-
-    fn now(&self) -> Time {
-        Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// A worker has become crowded, or is so no more.
@@ -96,12 +91,7 @@ impl Seats {
 
     /// Says in the log, now and then, why clients wait.
     pub(crate) fn complain(&self, why: &dyn std::fmt::Display) {
-        let now = Instant::now();
-        let mut silent_until = self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if silent_until.is_none_or(|until| now >= until) {
-            *silent_until = Some(now + SILENCE);
-            tracing::warn!("clients cannot be accepted at the moment: {why}");
-        }
+        self.complaints.say(|| tracing::warn!("clients cannot be accepted at the moment: {why}"));
     }
 
     /// Why there is no room, for people.
@@ -127,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_seat_is_free_again_when_its_connection_is_gone() {
-        let seats = Seats::new(2, None);
+        let seats = Seats::new(2, None, Clock::start());
         let first = seats.take();
         let _second = seats.take();
         assert!(!seats.has_room());
@@ -142,13 +132,14 @@ mod tests {
 
     #[test]
     fn no_more_come_in_a_second_than_may() {
-        let seats = Seats::new(100, Some(3));
+        let seats = Seats::new(100, Some(3), Clock::start());
         let admitted = (0..10).filter(|_| seats.admit()).count();
         assert_eq!(admitted, 3);
         let pause = seats.pause().expect("the next has to wait");
         assert!(pause <= Duration::from_secs(1), "{pause:?}");
         std::thread::sleep(pause + Duration::from_millis(1));
         assert!(seats.admit());
-        assert!(Seats::new(1, None).admit() && Seats::new(1, None).pause().is_none());
+        let unlimited = Seats::new(1, None, Clock::start());
+        assert!(unlimited.admit() && unlimited.pause().is_none());
     }
 }

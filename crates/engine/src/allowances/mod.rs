@@ -105,11 +105,14 @@ impl Keyed {
     fn meter(&self, who: Who<'_>, now: Time) -> Arc<Meter> {
         let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
         meters.sweep(now);
-        let address = who.address.to_canonical().to_string();
+        let address;
         let (kind, key) = match self.rule.per {
             Per::Vhost => ("vhost", who.vhost),
             Per::User => ("user", who.user),
-            Per::Address => ("address", address.as_str()),
+            Per::Address => {
+                address = who.address.to_canonical().to_string();
+                ("address", address.as_str())
+            }
         };
         if let Some(meter) = meters.by_key.get(key) {
             return Arc::clone(meter);

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use warren_engine::{AuthRequest, Verdict};
 
+use crate::logging::Rarely;
 use crate::setup::AuthService;
 use cache::Cache;
 
@@ -27,8 +28,6 @@ const AT_ONE_TIME: usize = 32;
 const IDLE: Duration = Duration::from_secs(90);
 /// Longest answer: a reason, and credentials.
 const ANSWER_LIMIT: usize = 64 << 10;
-/// From one line in the log about a failure to the next.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// What became of questions. The labels of `warren_auth_requests_total`.
 pub(crate) const RESULTS: [&str; 4] = ["allow", "deny", "failed", "cached"];
@@ -41,7 +40,7 @@ pub(crate) struct Authority {
     turns: Semaphore,
     cache: Mutex<Cache>,
     results: [AtomicU64; RESULTS.len()],
-    silent_until: Mutex<Option<Instant>>,
+    complaints: Rarely,
 }
 
 impl Authority {
@@ -58,7 +57,7 @@ impl Authority {
             turns: Semaphore::new(AT_ONE_TIME),
             cache: Mutex::new(Cache::new(service.cache)),
             results: Default::default(),
-            silent_until: Mutex::default(),
+            complaints: Rarely::default(),
             service: service.clone(),
         })
     }
@@ -136,15 +135,10 @@ impl Authority {
 
     /// Says in the log, now and then, that nobody can come in.
     fn complain(&self, why: &str) {
-        let now = Instant::now();
-        let mut silent_until = self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if silent_until.is_none_or(|until| now >= until) {
-            *silent_until = Some(now + SILENCE);
-            tracing::warn!(
-                "the auth service at http://{} failed, clients are refused: {why}",
-                self.service.place
-            );
-        }
+        let place = &self.service.place;
+        self.complaints.say(|| {
+            tracing::warn!("the auth service at http://{place} failed, clients are refused: {why}");
+        });
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {

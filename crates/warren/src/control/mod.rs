@@ -114,7 +114,7 @@ async fn control(
 async fn watch(watches: Arc<[Arc<dyn Watch>]>, mut hang_up: Signal) {
     loop {
         let at_once = tokio::select! {
-            () = sleep(LOOK_AT_FILES) => false,
+            () = sleep(LOOK_AT_FILES), if !watches.is_empty() => false,
             Some(()) = hang_up.recv() => true,
         };
         if at_once {

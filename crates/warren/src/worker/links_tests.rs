@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::seats::Seats;
+use crate::worker::clock::Clock;
 
 /// A connection and its other end, on a worker's kind of runtime.
 fn connected<F: Future<Output = ()>>(test: impl FnOnce(Rc<Conn>, std::net::TcpStream) -> F) {
@@ -17,7 +18,7 @@ fn connected<F: Future<Output = ()>>(test: impl FnOnce(Rc<Conn>, std::net::TcpSt
     near.set_nonblocking(true).expect("a socket");
     LocalSet::new().block_on(&runtime, async {
         let socket = Socket::plain(TcpStream::from_std(near).expect("registered"));
-        let seat = Seats::new(1, None).take();
+        let seat = Seats::new(1, None, Clock::start()).take();
         test(Rc::new(Conn::new(Link::Session(SessionId::default()), socket, seat)), far).await;
     });
 }
